@@ -1,0 +1,50 @@
+/*
+ * hold.h
+ *		What a session knows of a connection that it holds.
+ *
+ * Shared by session.c, which makes and ends holds, and talk.c, which uses
+ * them; nobody else looks inside.
+ */
+#ifndef PGMC_HOLD_H
+#define PGMC_HOLD_H
+
+#include "lib/ilist.h"
+
+#include "channel.h"
+#include "session.h"
+
+struct PgmcReader
+{
+	struct PgmcHold *hold;
+	Size		at;				/* bytes of buf taken */
+	Size		end;			/* bytes of buf received */
+	Size		frame_left;		/* of the present frame's payload */
+	char		buf[PGMC_COPY_MAX];
+};
+
+struct PgmcHold
+{
+	dlist_node	node;			/* in the session's list, innermost first */
+	int			slot;
+	uint64		epoch;
+	PgmcKey		key;
+	NameData	srvname;
+	Oid			userid;			/* who acquired it */
+	bool		own_database;
+	PgmcScope	scope;
+	SubTransactionId subid;		/* where it was acquired, 0: it has outlived it */
+	bool		autocommit;
+
+	PgmcXactStatus xact;		/* as of the last reply */
+	uint16		seq;			/* of the last request */
+	bool		in_flight;		/* a request is not answered in full yet */
+	bool		aborting;		/* one was dropped, the worker is ending it */
+	bool		committing;		/* what is in flight may commit */
+	bool		interrupted;	/* a cancel waits for the outcome of that */
+	int			users;			/* calls on the stack that use this struct */
+	bool		ended;			/* freed when the last of them is through */
+	TimestampTz deadline;		/* of the opening, 0: none */
+	PgmcReader	reader;
+};
+
+#endif							/* PGMC_HOLD_H */

@@ -1,0 +1,132 @@
+/*
+ * launch.c
+ *		Having a worker.
+ *
+ * Whoever finds none marks it as starting, in the registry, and registers a
+ * background worker; everybody else waits for the mark to change.  A mark that
+ * a dead starter has left is taken over.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/condition_variable.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "launch.h"
+#include "registry.h"
+
+/* how often one that waits looks whether the worker or its starter has died */
+#define LOOK_EVERY_MS	100
+
+static uint32
+wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcWorkerStart");
+	return event;
+}
+
+static BackgroundWorkerHandle *
+register_worker(void)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	strlcpy(worker.bgw_name, "pgmc worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "pgmc worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "pgmc", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "pgmc_worker_main",
+			sizeof(worker.bgw_function_name));
+
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	{
+		pgmc_registry_start_failed();
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+				 errmsg("no background worker slot is free for the pgmc worker"),
+				 errhint("Raise \"max_worker_processes\" and restart the server.")));
+	}
+	return handle;
+}
+
+/* The worker that we registered has ended without ever being ready. */
+static void
+check_started(BackgroundWorkerHandle *handle)
+{
+	pid_t		pid;
+	int			worker_pid;
+
+	if (handle == NULL || GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		return;
+	if (pgmc_registry_worker(&worker_pid) == PGMC_WORKER_RUNNING)
+		return;
+	pgmc_registry_start_failed();
+	ereport(ERROR,
+			(errcode(ERRCODE_SYSTEM_ERROR),
+			 errmsg("the pgmc worker did not start"),
+			 errhint("The server's log may tell why.")));
+}
+
+static void
+check_deadline(TimestampTz deadline)
+{
+	if (deadline == 0 || GetCurrentTimestamp() < deadline)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while the pgmc worker was starting")));
+}
+
+void
+pgmc_launch_worker(TimestampTz deadline)
+{
+	BackgroundWorkerHandle *handle = NULL;
+	ConditionVariable *cv = pgmc_registry_news_cv();
+	PgmcWorkerState state;
+	int			pid;
+
+	if (pgmc_registry_worker(&pid) == PGMC_WORKER_RUNNING)
+		return;
+
+	ConditionVariablePrepareToSleep(cv);
+	while ((state = pgmc_registry_claim_start(&pid)) != PGMC_WORKER_RUNNING)
+	{
+		if (state == PGMC_WORKER_NONE)
+			handle = register_worker();
+		check_started(handle);
+		check_deadline(deadline);
+		ConditionVariableTimedSleep(cv, LOOK_EVERY_MS, wait_event());
+	}
+	ConditionVariableCancelSleep();
+}
+
+bool
+pgmc_launch_stop(void)
+{
+	ConditionVariable *cv = pgmc_registry_news_cv();
+	int			pid;
+	int			now_pid;
+
+	if (pgmc_registry_worker(&pid) != PGMC_WORKER_RUNNING)
+		return false;
+	if (kill(pid, SIGTERM) != 0)
+		return false;
+
+	ConditionVariablePrepareToSleep(cv);
+	while (pgmc_registry_worker(&now_pid) == PGMC_WORKER_RUNNING && now_pid == pid)
+		ConditionVariableTimedSleep(cv, LOOK_EVERY_MS, wait_event());
+	ConditionVariableCancelSleep();
+	return true;
+}

@@ -1,0 +1,269 @@
+/*
+ * registry.h
+ *		What all sessions and the worker know of each other: connections, who
+ *		holds them, who waits for them.
+ *
+ * Everything is in one DSM segment under one LWLock.  No function here sleeps,
+ * allocates, raises an error or takes another lock but a channel's while it has
+ * that lock; builds with assertions check it.
+ *
+ * A connection slot goes through these states, changed by one function only:
+ *
+ *	FREE		nobody's.
+ *	HELD		has a holder.  Its connection may be open, not opened yet,
+ *				or lost ("broken": the hold stays until its holder ends it).
+ *	IDLE		no holder, connection open and idle, nothing queued for it.
+ *	RECOVERING	no holder; the worker is bringing it to idle or closed.
+ *	CLOSING		no holder; the worker is closing it.
+ *
+ * A pool is the connections of one key and the queue of those who wait for
+ * one.  A pool exists as long as it has connections.  A connection that becomes
+ * available is handed to the head of the queue under the lock, so nobody
+ * overtakes.
+ */
+#ifndef PGMC_REGISTRY_H
+#define PGMC_REGISTRY_H
+
+#include "datatype/timestamp.h"
+#include "storage/condition_variable.h"
+
+#include "channel.h"
+#include "wire.h"
+
+#define PGMC_MAX_CONNECTIONS	1024	/* what pgmc.max_connections may be */
+#define PGMC_MESSAGE_SIZE		512
+
+typedef enum PgmcConnState
+{
+	PGMC_CONN_FREE,				/* owns nothing */
+	PGMC_CONN_HELD,				/* owns a place in its pool, maybe a PGconn */
+	PGMC_CONN_IDLE,				/* owns a PGconn, idle */
+	PGMC_CONN_RECOVERING,		/* owns a PGconn in whatever state */
+	PGMC_CONN_CLOSING			/* owns a PGconn that nobody may use again */
+} PgmcConnState;
+
+/* what shares a connection */
+typedef struct PgmcKey
+{
+	Oid			dbid;
+	Oid			serverid;
+	Oid			umid;			/* InvalidOid: no user mapping */
+	NameData	login;			/* role at the other end; zero-padded */
+} PgmcKey;
+
+/* how the connection of a grant stands */
+typedef struct PgmcGrant
+{
+	int			slot;
+	uint64		epoch;
+	bool		open;
+	bool		used_password;
+	uint64		options_hash;	/* of the options it was opened with */
+} PgmcGrant;
+
+typedef enum PgmcAcquireResult
+{
+	PGMC_GRANTED,
+	PGMC_QUEUED,				/* in the queue now: wait, or leave it */
+	PGMC_BUSY,					/* somebody has it, and we won't wait */
+	PGMC_NO_ROOM,				/* pgmc.max_connections are held by others */
+	PGMC_HELD_BY_SELF,			/* waiting would be waiting for oneself */
+	PGMC_HELD_BY_ANCESTOR,
+	PGMC_FAILED					/* the opening it was queued for has failed */
+} PgmcAcquireResult;
+
+typedef enum PgmcAcquireMode
+{
+	PGMC_ACQUIRE_HOLD,			/* refuse a second hold of a key */
+	PGMC_ACQUIRE_TRY,			/* the same, without queueing */
+	PGMC_ACQUIRE_EXTRA			/* another connection beside those we hold */
+} PgmcAcquireMode;
+
+typedef struct PgmcAcquire
+{
+	PgmcKey		key;
+	NameData	srvname;
+	int			pool_size;
+	int			max_connections;
+	PgmcAcquireMode mode;
+} PgmcAcquire;
+
+/* why a waiter failed */
+typedef struct PgmcFailure
+{
+	int			sqlstate;
+	char		message[PGMC_MESSAGE_SIZE];
+} PgmcFailure;
+
+/* who holds a connection, for error messages and the view */
+typedef struct PgmcHolder
+{
+	int			pid;			/* 0: nobody */
+	Oid			userid;
+	char		appname[NAMEDATALEN];
+	TimestampTz since;
+} PgmcHolder;
+
+/* how a connection is given back */
+typedef enum PgmcRelease
+{
+	PGMC_RELEASE_CLEAN,			/* idle, nothing running: somebody may have it */
+	PGMC_RELEASE_DIRTY,			/* the worker must bring it to idle first */
+	PGMC_RELEASE_CLOSE			/* the worker closes it, whatever it does */
+} PgmcRelease;
+
+/* what the worker is told of a slot; see pgmc_registry_slot */
+typedef struct PgmcSlot
+{
+	PgmcConnState state;
+	PgmcKey		key;
+	NameData	srvname;
+	uint64		epoch;
+	uint64		last_session;	/* that had it last, 0: ended or none */
+	bool		open;
+	bool		broken;
+	bool		opening;
+	int			backend_pid;
+	bool		same_cluster;
+	TimestampTz backend_start;
+	TimestampTz state_since;
+	PgmcXactStatus xact_status;
+	PgmcHolder	holder;
+	int			waiters;
+	char		last_error[PGMC_MESSAGE_SIZE];
+} PgmcSlot;
+
+/* ---- every process ---- */
+
+/* Attach the registry; cheap when done already.  Raises as static_area.h says. */
+extern void pgmc_registry_attach(void);
+
+/* Is it still the one that new sessions use?  See pgmc_static_current. */
+extern bool pgmc_registry_current(void);
+
+extern PgmcChannel *pgmc_registry_channel(int slot);
+
+/* number of slots that may be in use: none at or above it is */
+extern int	pgmc_registry_slots(void);
+
+/* Copy one slot, as of now. */
+extern void pgmc_registry_slot(int slot, PgmcSlot *copy);
+
+/* as pgmc.transaction_status() says it; NULL: closed */
+extern const char *pgmc_xact_status_name(PgmcXactStatus status);
+
+/* transaction status of the slot's connection; no lock */
+extern PgmcXactStatus pgmc_registry_xact_status(int slot);
+
+extern void pgmc_registry_wake_worker(void);
+
+/* ---- sessions ---- */
+
+/* This session's number, given at first use; never the same twice. */
+extern uint64 pgmc_registry_session(void);
+
+/* Take a connection of the key, queue for one, or say why not. */
+extern PgmcAcquireResult pgmc_registry_acquire(const PgmcAcquire *acquire,
+											   PgmcGrant *grant);
+
+/* How the queueing goes: PGMC_QUEUED still, PGMC_GRANTED or PGMC_FAILED. */
+extern PgmcAcquireResult pgmc_registry_poll(PgmcGrant *grant,
+											PgmcFailure *failure);
+
+/*
+ * Stop waiting.  PGMC_GRANTED where the connection had been handed over
+ * already: it is ours to use or release.  For abort paths: can't fail.
+ */
+extern PgmcAcquireResult pgmc_registry_leave(PgmcGrant *grant);
+
+/* place in the queue, from 1, and who holds what it queues for; 0: not queued */
+extern int	pgmc_registry_place(PgmcHolder *holder);
+
+/* is a connection of this pool about to come back by itself? */
+extern bool pgmc_registry_recovering(const PgmcKey *key);
+
+/*
+ * Give a connection back; false if the hold with this epoch was over already.
+ * For abort paths: can't fail, doesn't wait.
+ */
+extern bool pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how);
+
+/* A session ends: everything that it has, in every state. */
+extern void pgmc_registry_session_exit(void);
+
+/* Ask the worker to close an idle connection; false if it isn't idle. */
+extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key);
+
+/* a slot of this key, the caller's own hold first, else any; -1: none */
+extern int	pgmc_registry_find(const PgmcKey *key);
+
+/* ---- the worker ---- */
+
+/* States of the worker, and what a session does about them. */
+typedef enum PgmcWorkerState
+{
+	PGMC_WORKER_NONE,			/* whoever comes starts one */
+	PGMC_WORKER_STARTING,		/* wait for it, take over if the starter died */
+	PGMC_WORKER_RUNNING
+} PgmcWorkerState;
+
+/*
+ * What must be done to have a worker.  NONE makes the caller the starter: it
+ * has set the mark, must register the worker, and must take the mark back
+ * with pgmc_registry_start_failed if it can't.
+ */
+extern PgmcWorkerState pgmc_registry_claim_start(int *worker_pid);
+extern void pgmc_registry_start_failed(void);
+extern PgmcWorkerState pgmc_registry_worker(int *pid);
+
+/* for waiting until the worker's state changes, or a recovery has ended */
+extern ConditionVariable *pgmc_registry_news_cv(void);
+
+/* This process is the worker now; false if there is a live one. */
+extern bool pgmc_registry_worker_begin(void);
+
+/* Nothing is in use any more: the worker is gone for everybody. */
+extern bool pgmc_registry_worker_end_if_unused(void);
+
+/* The worker dies: tell every holder and waiter, free what has no holder. */
+extern void pgmc_registry_worker_exit(const char *why);
+
+extern void pgmc_registry_wake_holder(int slot);
+extern void pgmc_registry_set_xact_status(int slot, PgmcXactStatus status);
+extern void pgmc_registry_set_last_error(int slot, const char *message);
+
+/* whether any session has asked something of the worker by a state change */
+extern bool pgmc_registry_take_attention(void);
+
+extern void pgmc_registry_set_opening(int slot, bool opening);
+
+/* A connection is open: of which backend, with which options. */
+typedef struct PgmcOpened
+{
+	int			backend_pid;
+	bool		same_cluster;
+	bool		used_password;
+	uint64		options_hash;
+} PgmcOpened;
+
+extern void pgmc_registry_opened(int slot, const PgmcOpened *opened);
+
+/* An opening has failed: so has it for everyone who is queued for it. */
+extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
+
+/* The PGconn is gone. Its holder stays; without one the slot goes on. */
+extern void pgmc_registry_lost(int slot, const char *message);
+
+/* The same after an error of the worker, whatever is known of the PGconn. */
+extern void pgmc_registry_failed(int slot, const char *message);
+
+/* does the session with this pid hold any connection? */
+extern bool pgmc_registry_pid_holds(int pid);
+
+/* is any connection held?  A hint, without the lock. */
+extern bool pgmc_registry_held(void);
+
+/* Recovery has ended with the connection idle and open: on to the next. */
+extern void pgmc_registry_recovered(int slot, bool forget_session);
+
+#endif							/* PGMC_REGISTRY_H */

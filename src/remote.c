@@ -1,0 +1,1363 @@
+/*
+ * remote.c
+ *		One PGconn of the worker, as a state machine that never blocks.
+ *
+ * A task is a short list of steps, each one command to the server.  Where it
+ * can, a task goes out in libpq's pipeline mode as one write with one Sync:
+ * the reset that is due, BEGIN, and the holder's command; a step that fails
+ * makes the server skip the rest.  Strings that may contain several commands
+ * need the simple protocol, which pipeline mode hasn't: their steps are sent
+ * one after the other.
+ *
+ * Rows are taken from libpq one at a time and only while there is room in the
+ * output, so a result of any size passes through a bounded memory.  A row may
+ * be larger than the room: emit_row goes on where it stopped.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "libpq-fe.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "remote.h"
+
+/* how often a statement that goes on is cancelled again, and how long */
+#define CANCEL_EVERY_MS		1000
+#define CANCEL_GIVE_UP_MS	60000
+
+typedef enum StepKind
+{
+	STEP_RESET,					/* reset_query */
+	STEP_RELEASE_HOLDS,			/* holds of the loopback session itself */
+	STEP_ENCODING,				/* put client_encoding back */
+	STEP_BEGIN,
+	STEP_PREPARE,				/* the holder's command, to be described */
+	STEP_DESCRIBE,
+	STEP_MAIN,					/* the holder's command */
+	STEP_MAIN_PREPARED,			/* the same, as prepared before */
+	STEP_COMMIT,
+	STEP_ROLLBACK
+} StepKind;
+
+#define MAX_STEPS	6
+
+typedef enum TaskKind
+{
+	TASK_NONE,
+	TASK_EXECUTE,
+	TASK_COMMIT,
+	TASK_ROLLBACK,
+	TASK_RECOVER
+} TaskKind;
+
+typedef struct Task
+{
+	TaskKind	kind;
+	uint16		seq;
+	uint8		flags;			/* PGMC_EXEC_... */
+	const PgmcExecute *exec;
+	StepKind	steps[MAX_STEPS];
+	int			nsteps;
+	int			at;				/* step whose results are due */
+	bool		pipelined;		/* all steps are sent, and a Sync */
+	bool		sent;			/* the step at is sent */
+	bool		single_row;		/* asked libpq for it, for this step */
+	bool		silent;			/* say nothing: the holder has dropped it */
+	bool		failed;			/* an error has been reported */
+	bool		asking;			/* waits for the holder's word on the format */
+	bool		described;		/* columns of the present result are sent */
+	bool		condemned;		/* close the connection at the end */
+	bool		fixed_up;		/* final repairs have been arranged */
+	bool		committed;		/* the server has confirmed the commit */
+	uint8		done_flags;		/* PGMC_DONE_... */
+	int64		rows;
+	int64		rows_seen;
+} Task;
+
+struct PgmcRemote
+{
+	MemoryContext context;		/* what lives as long as this struct */
+	MemoryContext open_context; /* what lives as long as the PGconn */
+	PGconn	   *conn;
+	uint64		serial;			/* increased with each PGconn */
+	PgmcRemoteState state;
+	PgmcRemoteEvent event;
+	PostgresPollingStatusType polling;
+	TimestampTz connect_deadline;
+	TimestampTz cancel_next;	/* 0: nothing is being cancelled */
+	TimestampTz cancel_give_up;
+	bool		eof;			/* libpq has seen the end of the connection */
+	bool		drained;		/* and has given all that came before it */
+	bool		last_null;		/* the last PQgetResult gave nothing */
+	bool		want_write;		/* libpq has bytes to send */
+	bool		blocked;		/* the output is full */
+	bool		has_fd;			/* counted by AcquireExternalFD */
+
+	/* of the open connection */
+	int			backend_pid;
+	bool		same_cluster;
+	bool		used_password;
+	uint64		options_hash;
+	int			idle_timeout;	/* milliseconds, 0: none */
+	char	   *reset_query;
+	char	   *encoding;
+	uint64		last_user;		/* session whose state may be left in it */
+
+	/* why it was lost */
+	int			error_sqlstate;
+	char		error[PGMC_ERROR_SIZE];
+
+	Task		task;
+	StringInfo	out;			/* during advance only */
+
+	/* the row being emitted */
+	PGresult   *row;
+	int			row_column;
+	int			row_offset;		/* -1: the column's length is due */
+};
+
+/* ---- small things ---- */
+
+void
+pgmc_remote_init(void)
+{
+	PQconninfoOption *options = PQconndefaults();
+
+	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+		if (o->envvar != NULL)
+			unsetenv(o->envvar);
+	PQconninfoFree(options);
+	unsetenv("PGSERVICEFILE");
+	unsetenv("PGSYSCONFDIR");
+	unsetenv("PGREQUIRESSL");
+}
+
+PgmcRemote *
+pgmc_remote_create(MemoryContext context)
+{
+	PgmcRemote *remote = MemoryContextAllocZero(context, sizeof(PgmcRemote));
+
+	remote->context = context;
+	remote->open_context = AllocSetContextCreate(context, "pgmc connection",
+												 ALLOCSET_SMALL_SIZES);
+	return remote;
+}
+
+PgmcRemoteState
+pgmc_remote_state(const PgmcRemote *remote)
+{
+	return remote->state;
+}
+
+PgmcXactStatus
+pgmc_remote_xact_status(const PgmcRemote *remote)
+{
+	if (remote->conn == NULL || remote->state == PGMC_REMOTE_CONNECTING)
+		return PGMC_XACT_CLOSED;
+	if (remote->state == PGMC_REMOTE_BUSY)
+		return PGMC_XACT_ACTIVE;
+	switch (PQtransactionStatus(remote->conn))
+	{
+		case PQTRANS_IDLE:
+			return PGMC_XACT_IDLE;
+		case PQTRANS_ACTIVE:
+			return PGMC_XACT_ACTIVE;
+		case PQTRANS_INTRANS:
+			return PGMC_XACT_INTRANS;
+		case PQTRANS_INERROR:
+			return PGMC_XACT_INERROR;
+		case PQTRANS_UNKNOWN:
+			break;
+	}
+	return PGMC_XACT_UNKNOWN;
+}
+
+PgmcRemoteEvent
+pgmc_remote_take_event(PgmcRemote *remote)
+{
+	PgmcRemoteEvent event = remote->event;
+
+	remote->event = PGMC_REMOTE_NOTHING;
+	return event;
+}
+
+int
+pgmc_remote_socket(const PgmcRemote *remote)
+{
+	return remote->conn == NULL ? PGINVALID_SOCKET : PQsocket(remote->conn);
+}
+
+static TimestampTz
+sooner(TimestampTz a, TimestampTz b)
+{
+	if (a == 0 || b == 0)
+		return a == 0 ? b : a;
+	return Min(a, b);
+}
+
+uint32
+pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline)
+{
+	*deadline = 0;
+	switch (remote->state)
+	{
+		case PGMC_REMOTE_CLOSED:
+			return 0;
+		case PGMC_REMOTE_CONNECTING:
+			*deadline = remote->connect_deadline;
+			return remote->polling == PGRES_POLLING_WRITING ?
+				WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE;
+		case PGMC_REMOTE_READY:
+		case PGMC_REMOTE_BUSY:
+			break;
+	}
+	*deadline = sooner(remote->cancel_next, remote->cancel_give_up);
+	return (remote->blocked ? 0 : WL_SOCKET_READABLE) |
+		(remote->want_write ? WL_SOCKET_WRITEABLE : 0);
+}
+
+int
+pgmc_remote_backend_pid(const PgmcRemote *remote)
+{
+	return remote->backend_pid;
+}
+
+bool
+pgmc_remote_same_cluster(const PgmcRemote *remote)
+{
+	return remote->same_cluster;
+}
+
+bool
+pgmc_remote_used_password(const PgmcRemote *remote)
+{
+	return remote->used_password;
+}
+
+uint64
+pgmc_remote_serial(const PgmcRemote *remote)
+{
+	return remote->serial;
+}
+
+uint64
+pgmc_remote_options_hash(const PgmcRemote *remote)
+{
+	return remote->options_hash;
+}
+
+TimestampTz
+pgmc_remote_idle_deadline(const PgmcRemote *remote, TimestampTz idle_since)
+{
+	if (remote->idle_timeout <= 0)
+		return 0;
+	return TimestampTzPlusMilliseconds(idle_since, remote->idle_timeout);
+}
+
+int
+pgmc_remote_error_sqlstate(const PgmcRemote *remote)
+{
+	return remote->error_sqlstate;
+}
+
+const char *
+pgmc_remote_error(const PgmcRemote *remote)
+{
+	return remote->error;
+}
+
+static int
+parse_sqlstate(const char *text)
+{
+	return MAKE_SQLSTATE(text[0], text[1], text[2], text[3], text[4]);
+}
+
+/* libpq's messages end with a line feed, which ours don't */
+static void
+set_error(PgmcRemote *remote, int sqlstate, const char *message)
+{
+	size_t		length;
+
+	remote->error_sqlstate = sqlstate;
+	strlcpy(remote->error, message ? message : "", sizeof(remote->error));
+	length = strlen(remote->error);
+	while (length > 0 && remote->error[length - 1] == '\n')
+		remote->error[--length] = '\0';
+}
+
+/* ---- closing ---- */
+
+static void
+clear_row(PgmcRemote *remote)
+{
+	if (remote->row != NULL)
+		PQclear(remote->row);
+	remote->row = NULL;
+}
+
+void
+pgmc_remote_close(PgmcRemote *remote)
+{
+	clear_row(remote);
+	if (remote->conn != NULL)
+		PQfinish(remote->conn);
+	if (remote->has_fd)
+		ReleaseExternalFD();
+	remote->conn = NULL;
+	remote->has_fd = false;
+	remote->state = PGMC_REMOTE_CLOSED;
+	remote->task.kind = TASK_NONE;
+	remote->eof = false;
+	remote->drained = false;
+	remote->blocked = false;
+	remote->want_write = false;
+	remote->cancel_next = 0;
+	remote->cancel_give_up = 0;
+	remote->backend_pid = 0;
+	remote->same_cluster = false;
+	remote->used_password = false;
+	remote->last_user = 0;
+	remote->reset_query = NULL;
+	remote->encoding = NULL;
+	MemoryContextReset(remote->open_context);
+}
+
+/*
+ * The connection is lost: tell whoever waits for the task.  Before the end of
+ * a commit the loss leaves open whether it happened, unless the server has
+ * said in its last words that it hadn't.
+ */
+static void
+lose(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	bool		committing = task->kind == TASK_COMMIT ||
+		(task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
+		 !task->asking);
+
+	if (remote->error_sqlstate == 0)
+		remote->error_sqlstate = committing && !task->failed && task->sent ?
+			ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN : ERRCODE_CONNECTION_FAILURE;
+
+	if (task->kind != TASK_NONE && task->kind != TASK_RECOVER &&
+		!task->silent && remote->out != NULL)
+	{
+		PgmcFields	fields = {0};
+
+		if (task->committed)
+		{
+			PgmcDone	done = {PGMC_XACT_CLOSED, task->rows};
+
+			pgmc_wire_done(remote->out, task->done_flags, task->seq, &done);
+		}
+		else
+		{
+			fields.sqlstate = unpack_sql_state(remote->error_sqlstate);
+			fields.message = remote->error;
+			pgmc_wire_fields(remote->out, PGMC_REPLY_LOST, task->seq, &fields);
+		}
+	}
+	pgmc_remote_close(remote);
+	remote->event = PGMC_REMOTE_LOST;
+}
+
+/* ---- notices and errors ---- */
+
+static void
+fields_of_result(const PGresult *res, PgmcFields *fields)
+{
+	fields->severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+	fields->sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+	fields->message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	fields->detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+	fields->hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
+	fields->context = PQresultErrorField(res, PG_DIAG_CONTEXT);
+	fields->position = PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION);
+	fields->internal_position = PQresultErrorField(res, PG_DIAG_INTERNAL_POSITION);
+	fields->internal_query = PQresultErrorField(res, PG_DIAG_INTERNAL_QUERY);
+	fields->schema = PQresultErrorField(res, PG_DIAG_SCHEMA_NAME);
+	fields->table = PQresultErrorField(res, PG_DIAG_TABLE_NAME);
+	fields->column = PQresultErrorField(res, PG_DIAG_COLUMN_NAME);
+	fields->datatype = PQresultErrorField(res, PG_DIAG_DATATYPE_NAME);
+	fields->constraint = PQresultErrorField(res, PG_DIAG_CONSTRAINT_NAME);
+}
+
+static bool
+is_fatal(const PgmcFields *fields)
+{
+	return fields->severity != NULL &&
+		(strcmp(fields->severity, "FATAL") == 0 ||
+		 strcmp(fields->severity, "PANIC") == 0);
+}
+
+/* the server's last words */
+static void
+note_fatal(PgmcRemote *remote, const PgmcFields *fields)
+{
+	set_error(remote, ERRCODE_CONNECTION_FAILURE,
+			  fields->message ? fields->message : "");
+}
+
+/*
+ * libpq's notice receiver; may be called anywhere inside libpq, so it must not
+ * raise errors: one that doesn't fit into memory is left out.
+ */
+static void
+receive_notice(void *arg, const PGresult *res)
+{
+	PgmcRemote *remote = arg;
+	PgmcFields	fields = {0};
+	MemoryContext caller = CurrentMemoryContext;
+
+	fields_of_result(res, &fields);
+	if (is_fatal(&fields))
+		note_fatal(remote, &fields);
+	if (remote->out == NULL || remote->task.kind == TASK_NONE ||
+		remote->task.kind == TASK_RECOVER || remote->task.silent ||
+		fields.sqlstate == NULL)
+		return;
+
+	PG_TRY();
+	{
+		pgmc_wire_fields(remote->out, PGMC_REPLY_NOTICE, remote->task.seq, &fields);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
+/* An error of a step.  Only the first one of a task is of interest. */
+static void
+report_error(PgmcRemote *remote, const PGresult *res)
+{
+	Task	   *task = &remote->task;
+	PgmcFields	fields = {0};
+
+	fields_of_result(res, &fields);
+	if (is_fatal(&fields))
+	{
+		note_fatal(remote, &fields);
+		return;
+	}
+	if (fields.sqlstate == NULL)
+	{
+		/* libpq's own: nearly always the end of the connection */
+		if (PQstatus(remote->conn) == CONNECTION_BAD)
+		{
+			if (remote->error[0] == '\0')
+				set_error(remote, 0, PQresultErrorMessage(res));
+			remote->eof = remote->drained = true;
+			return;
+		}
+		fields.sqlstate = "XX000";
+		fields.message = PQresultErrorMessage(res);
+	}
+	if (task->nsteps > task->at && task->steps[task->at] == STEP_RESET)
+	{
+		task->condemned = true;
+		fields.context = "reset_query";
+	}
+	if (task->kind == TASK_RECOVER)
+	{
+		task->condemned = true;
+		set_error(remote, ERRCODE_CONNECTION_FAILURE, fields.message);
+	}
+	else if (!task->silent && !task->failed)
+		pgmc_wire_fields(remote->out, PGMC_REPLY_ERROR, task->seq, &fields);
+	task->failed = true;
+}
+
+/* ---- connecting ---- */
+
+/*
+ * Is the server at the other end this very cluster?  On a Unix socket the
+ * kernel tells whose process listens there: our postmaster or not.
+ */
+static bool
+prove_same_cluster(PGconn *conn)
+{
+#ifdef SO_PEERCRED
+	struct sockaddr_storage addr;
+	socklen_t	addrlen = sizeof(addr);
+	struct ucred peer;
+	socklen_t	peerlen = sizeof(peer);
+
+	if (getsockname(PQsocket(conn), (struct sockaddr *) &addr, &addrlen) != 0 ||
+		addr.ss_family != AF_UNIX)
+		return false;
+	if (getsockopt(PQsocket(conn), SOL_SOCKET, SO_PEERCRED, &peer, &peerlen) != 0)
+		return false;
+	return peer.pid == PostmasterPid;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Take the SQLSTATE out of libpq's verbose message ("FATAL:  53300: text"),
+ * and the line that tells the place in the server's source.
+ */
+static int
+take_sqlstate(char *message)
+{
+	int			sqlstate = 0;
+	char	   *p = message;
+
+	while ((p = strstr(p, ":  ")) != NULL)
+	{
+		p += 3;
+		if (strspn(p, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 &&
+			p[5] == ':' && p[6] == ' ')
+		{
+			sqlstate = parse_sqlstate(p);
+			memmove(p, p + 7, strlen(p + 7) + 1);
+		}
+	}
+	p = strstr(message, "\nLOCATION:  ");
+	if (p != NULL)
+	{
+		char	   *end = strchr(p + 1, '\n');
+
+		if (end == NULL)
+			*p = '\0';
+		else
+			memmove(p, end, strlen(end) + 1);
+	}
+	return sqlstate;
+}
+
+static void
+fail_opening(PgmcRemote *remote, const char *message, int sqlstate)
+{
+	char	   *text = pstrdup(message);
+	int			told = take_sqlstate(text);
+
+	set_error(remote, told != 0 ? told : sqlstate, text);
+	pfree(text);
+	pgmc_remote_close(remote);
+	remote->event = PGMC_REMOTE_OPEN_FAILED;
+}
+
+void
+pgmc_remote_open(PgmcRemote *remote, const PgmcOpen *open)
+{
+	pgmc_remote_close(remote);
+	remote->event = PGMC_REMOTE_NOTHING;
+	remote->serial++;
+	remote->options_hash = open->options_hash;
+	remote->idle_timeout = open->idle_timeout;
+	remote->reset_query = MemoryContextStrdup(remote->open_context,
+											  open->reset_query);
+	if (!AcquireExternalFD())
+	{
+		fail_opening(remote, "too many open files in the worker",
+					 ERRCODE_INSUFFICIENT_RESOURCES);
+		return;
+	}
+	remote->has_fd = true;
+	remote->conn = PQconnectStartParams(open->keywords, open->values, false);
+	if (remote->conn == NULL)
+	{
+		fail_opening(remote, "out of memory", ERRCODE_OUT_OF_MEMORY);
+		return;
+	}
+	if (PQstatus(remote->conn) == CONNECTION_BAD)
+	{
+		fail_opening(remote, PQerrorMessage(remote->conn),
+					 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
+		return;
+	}
+	PQsetErrorVerbosity(remote->conn, PQERRORS_VERBOSE);
+	PQsetNoticeReceiver(remote->conn, receive_notice, remote);
+	remote->state = PGMC_REMOTE_CONNECTING;
+	remote->polling = PGRES_POLLING_WRITING;
+	remote->connect_deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), open->connect_timeout);
+	set_error(remote, 0, "");
+}
+
+static void
+finish_opening(PgmcRemote *remote)
+{
+	const char *encoding = PQparameterStatus(remote->conn, "client_encoding");
+
+	PQsetErrorVerbosity(remote->conn, PQERRORS_DEFAULT);
+	PQsetnonblocking(remote->conn, 1);
+	remote->backend_pid = PQbackendPID(remote->conn);
+	remote->same_cluster = prove_same_cluster(remote->conn);
+	remote->used_password = PQconnectionUsedPassword(remote->conn);
+	remote->encoding = MemoryContextStrdup(remote->open_context,
+										   encoding ? encoding : "");
+	remote->state = PGMC_REMOTE_READY;
+	remote->event = PGMC_REMOTE_OPENED;
+}
+
+static void
+advance_connecting(PgmcRemote *remote, bool ready)
+{
+	if (GetCurrentTimestamp() >= remote->connect_deadline)
+	{
+		fail_opening(remote, "timeout expired",
+					 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
+		return;
+	}
+	if (!ready)
+		return;
+	remote->polling = PQconnectPoll(remote->conn);
+	if (remote->polling == PGRES_POLLING_OK)
+		finish_opening(remote);
+	else if (remote->polling == PGRES_POLLING_FAILED)
+		fail_opening(remote, PQerrorMessage(remote->conn),
+					 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
+}
+
+/* ---- tasks and their steps ---- */
+
+static Task *
+begin_task(PgmcRemote *remote, TaskKind kind, uint16 seq)
+{
+	Task	   *task = &remote->task;
+
+	Assert(remote->state == PGMC_REMOTE_READY);
+	memset(task, 0, sizeof(*task));
+	task->kind = kind;
+	task->seq = seq;
+	remote->state = PGMC_REMOTE_BUSY;
+	remote->event = PGMC_REMOTE_NOTHING;
+	set_error(remote, 0, "");
+	return task;
+}
+
+static void
+add_step(Task *task, StepKind kind)
+{
+	Assert(task->nsteps < MAX_STEPS);
+	task->steps[task->nsteps++] = kind;
+}
+
+static bool
+reset_due(const PgmcRemote *remote, uint64 session)
+{
+	return remote->last_user != 0 && remote->last_user != session &&
+		remote->reset_query[0] != '\0';
+}
+
+/* Could this be more than one command?  A semicolon inside a literal is, too. */
+static bool
+may_be_several(const char *command)
+{
+	const char *semicolon = strchr(command, ';');
+
+	return semicolon != NULL &&
+		semicolon[1 + strspn(semicolon + 1, " \t\n\r\f\v")] != '\0';
+}
+
+/* COPY can't be left in an orderly way in pipeline mode. */
+static bool
+may_be_copy(const char *command)
+{
+	command += strspn(command, " \t\n\r\f\v(");
+	return pg_strncasecmp(command, "copy", 4) == 0 ||
+		(command[0] == '-' && command[1] == '-') ||
+		(command[0] == '/' && command[1] == '*');
+}
+
+static bool
+needs_simple_protocol(const PgmcExecute *exec)
+{
+	return exec->nparams == 0 &&
+		(may_be_several(exec->command) || may_be_copy(exec->command));
+}
+
+void
+pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
+					const PgmcExecute *exec)
+{
+	Task	   *task = begin_task(remote, TASK_EXECUTE, seq);
+
+	task->flags = flags;
+	task->exec = exec;
+	task->pipelined = !needs_simple_protocol(exec) &&
+		!(reset_due(remote, exec->session) && may_be_several(remote->reset_query));
+	if (reset_due(remote, exec->session))
+		add_step(task, STEP_RESET);
+	if ((flags & PGMC_EXEC_BEGIN) &&
+		PQtransactionStatus(remote->conn) == PQTRANS_IDLE)
+		add_step(task, STEP_BEGIN);
+	if ((flags & PGMC_EXEC_ASK) && task->pipelined)
+	{
+		add_step(task, STEP_PREPARE);
+		add_step(task, STEP_DESCRIBE);
+	}
+	else
+	{
+		task->flags &= ~PGMC_EXEC_ASK;
+		add_step(task, STEP_MAIN);
+	}
+	remote->last_user = exec->session;
+}
+
+/* The holder's answer to the columns it was told. */
+void
+pgmc_remote_format(PgmcRemote *remote, uint8 flags)
+{
+	Task	   *task = &remote->task;
+
+	if (!task->asking)
+		return;
+	task->asking = false;
+	task->flags = (task->flags & ~(PGMC_EXEC_BINARY | PGMC_EXEC_ASK)) |
+		(flags & PGMC_EXEC_BINARY);
+	task->nsteps = task->at = 0;
+	task->sent = false;
+	task->pipelined = true;
+	add_step(task, STEP_MAIN_PREPARED);
+}
+
+void
+pgmc_remote_commit(PgmcRemote *remote, uint16 seq)
+{
+	Task	   *task = begin_task(remote, TASK_COMMIT, seq);
+
+	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+		add_step(task, STEP_COMMIT);
+}
+
+void
+pgmc_remote_rollback(PgmcRemote *remote, uint16 seq)
+{
+	Task	   *task = begin_task(remote, TASK_ROLLBACK, seq);
+
+	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+		add_step(task, STEP_ROLLBACK);
+}
+
+void
+pgmc_remote_drop_task(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	if (remote->state != PGMC_REMOTE_BUSY)
+	{
+		remote->event = PGMC_REMOTE_DONE;
+		return;
+	}
+	task->silent = true;
+	if (task->asking)
+	{
+		task->asking = false;
+		task->failed = true;
+		task->nsteps = task->at = 0;
+	}
+	pgmc_remote_cancel(remote);
+}
+
+void
+pgmc_remote_recover(PgmcRemote *remote, bool reset, bool release_holds)
+{
+	Task	   *task;
+
+	Assert(remote->state == PGMC_REMOTE_READY);
+	task = begin_task(remote, TASK_RECOVER, 0);
+	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+		add_step(task, STEP_ROLLBACK);
+	if (release_holds)
+		add_step(task, STEP_RELEASE_HOLDS);
+	if (reset && reset_due(remote, 0))
+		add_step(task, STEP_RESET);
+	remote->cancel_give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 CANCEL_GIVE_UP_MS);
+}
+
+/*
+ * A backend of this cluster is signalled.  Elsewhere the only cancel that
+ * can't block is to close the socket.
+ */
+void
+pgmc_remote_cancel(PgmcRemote *remote)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (remote->state != PGMC_REMOTE_BUSY)
+		return;
+	if (!remote->same_cluster)
+	{
+		set_error(remote, ERRCODE_CONNECTION_FAILURE,
+				  "connection was closed to cancel its statement");
+		lose(remote);
+		return;
+	}
+	if (remote->cancel_give_up == 0)
+		remote->cancel_give_up = TimestampTzPlusMilliseconds(now, CANCEL_GIVE_UP_MS);
+	remote->cancel_next = TimestampTzPlusMilliseconds(now, CANCEL_EVERY_MS);
+	if (BackendPidGetProc(remote->backend_pid) != NULL)
+		kill(-remote->backend_pid, SIGINT);
+}
+
+/* ---- sending ---- */
+
+static const char *
+step_sql(PgmcRemote *remote, StepKind step)
+{
+	switch (step)
+	{
+		case STEP_RESET:
+			return remote->reset_query;
+		case STEP_RELEASE_HOLDS:
+			return "SELECT pgmc.release_all()";
+		case STEP_ENCODING:
+			return psprintf("SET SESSION client_encoding TO '%s'", remote->encoding);
+		case STEP_BEGIN:
+			return "BEGIN";
+		case STEP_COMMIT:
+			return "COMMIT";
+		case STEP_ROLLBACK:
+			return "ROLLBACK";
+		case STEP_PREPARE:
+		case STEP_DESCRIBE:
+		case STEP_MAIN:
+		case STEP_MAIN_PREPARED:
+			break;
+	}
+	return remote->task.exec->command;
+}
+
+/* the parameters as libpq takes them */
+typedef struct Arguments
+{
+	Oid		   *types;
+	const char **values;
+	int		   *lengths;
+	int		   *formats;
+} Arguments;
+
+static void
+arrange_arguments(const PgmcExecute *exec, Arguments *args)
+{
+	int			n = exec->nparams;
+
+	args->types = palloc((n + 1) * sizeof(Oid));
+	args->values = palloc((n + 1) * sizeof(char *));
+	args->lengths = palloc((n + 1) * sizeof(int));
+	args->formats = palloc((n + 1) * sizeof(int));
+	for (int i = 0; i < n; i++)
+	{
+		args->types[i] = exec->params[i].type;
+		args->values[i] = exec->params[i].value;
+		args->lengths[i] = Max(exec->params[i].length, 0);
+		args->formats[i] = exec->params[i].format;
+	}
+}
+
+static int
+send_main(PgmcRemote *remote, StepKind step)
+{
+	const PgmcExecute *exec = remote->task.exec;
+	int			binary = (remote->task.flags & PGMC_EXEC_BINARY) ? 1 : 0;
+	Arguments	args;
+
+	arrange_arguments(exec, &args);
+	if (step == STEP_PREPARE)
+		return PQsendPrepare(remote->conn, "", exec->command, exec->nparams,
+							 args.types);
+	if (step == STEP_MAIN_PREPARED)
+		return PQsendQueryPrepared(remote->conn, "", exec->nparams, args.values,
+								   args.lengths, args.formats, binary);
+	return PQsendQueryParams(remote->conn, exec->command, exec->nparams,
+							 args.types, args.values, args.lengths,
+							 args.formats, binary);
+}
+
+static int
+send_in_pipeline(PgmcRemote *remote, StepKind step)
+{
+	switch (step)
+	{
+		case STEP_PREPARE:
+		case STEP_MAIN:
+		case STEP_MAIN_PREPARED:
+			return send_main(remote, step);
+		case STEP_DESCRIBE:
+			return PQsendDescribePrepared(remote->conn, "");
+		default:
+			return PQsendQueryParams(remote->conn, step_sql(remote, step), 0,
+									 NULL, NULL, NULL, NULL, 0);
+	}
+}
+
+/*
+ * A step's results are due next.  Rows are asked for one by one, which libpq
+ * wants to be told after the last step's end and before it looks at this one.
+ */
+static void
+expect_step(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	task->described = false;
+	task->rows_seen = 0;
+	if (task->at < task->nsteps &&
+		(task->steps[task->at] == STEP_MAIN ||
+		 task->steps[task->at] == STEP_MAIN_PREPARED))
+		PQsetSingleRowMode(remote->conn);
+}
+
+static bool
+send_steps(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	if (task->pipelined)
+	{
+		if (!PQenterPipelineMode(remote->conn))
+			return false;
+		for (int i = task->at; i < task->nsteps; i++)
+			if (!send_in_pipeline(remote, task->steps[i]))
+				return false;
+		if (!PQpipelineSync(remote->conn))
+			return false;
+	}
+	else if (!PQsendQuery(remote->conn, step_sql(remote, task->steps[task->at])))
+		return false;
+	task->sent = true;
+	remote->want_write = true;
+	expect_step(remote);
+	return true;
+}
+
+/* ---- results ---- */
+
+static void
+send_describe(PgmcRemote *remote, const PGresult *res, uint8 flags)
+{
+	PgmcDescribe desc;
+	bool		text = (flags & PGMC_DESCRIBE_BINARY) == 0;
+	const char *names[3] = {"DateStyle", "IntervalStyle", "TimeZone"};
+	const char *values[3];
+
+	desc.ncolumns = PQnfields(res);
+	desc.columns = palloc(Max(desc.ncolumns, 1) * sizeof(PgmcColumn));
+	for (int i = 0; i < desc.ncolumns; i++)
+	{
+		desc.columns[i].type = PQftype(res, i);
+		desc.columns[i].typmod = PQfmod(res, i);
+	}
+	for (int i = 0; i < 3; i++)
+	{
+		values[i] = text ? PQparameterStatus(remote->conn, names[i]) : NULL;
+		if (values[i] == NULL)
+			values[i] = "";
+	}
+	desc.datestyle = values[0];
+	desc.intervalstyle = values[1];
+	desc.timezone = values[2];
+	pgmc_wire_describe(remote->out, flags, remote->task.seq, &desc);
+	pfree(desc.columns);
+	remote->task.described = true;
+}
+
+static bool
+rows_wanted(const Task *task)
+{
+	return (task->flags & PGMC_EXEC_ROWS) && !task->silent && !task->failed;
+}
+
+/* Emit what fits of the present row; true when all of it is out. */
+static bool
+emit_row(PgmcRemote *remote)
+{
+	StringInfo	out = remote->out;
+	PGresult   *res = remote->row;
+	int			n = PQnfields(res);
+
+	if (remote->row_column < 0)
+	{
+		char		header[PGMC_FRAME_SIZE];
+		uint32		total = 0;
+
+		for (int i = 0; i < n; i++)
+			total += 4 + (uint32) PQgetlength(res, 0, i);
+		pgmc_wire_header(header, PGMC_REPLY_ROW, 0, remote->task.seq, total);
+		appendBinaryStringInfo(out, header, sizeof(header));
+		remote->row_column = 0;
+		remote->row_offset = -1;
+	}
+	for (; remote->row_column < n; remote->row_column++, remote->row_offset = -1)
+	{
+		bool		isnull = PQgetisnull(res, 0, remote->row_column);
+		int32		length = isnull ? -1 : PQgetlength(res, 0, remote->row_column);
+
+		if (remote->row_offset < 0)
+		{
+			appendBinaryStringInfo(out, (char *) &length, sizeof(length));
+			remote->row_offset = 0;
+		}
+		while (remote->row_offset < length)
+		{
+			int			room = PGMC_OUTPUT_LIMIT - out->len;
+			int			part = Min(length - remote->row_offset, room);
+
+			if (part <= 0)
+				return false;
+			appendBinaryStringInfo(out, PQgetvalue(res, 0, remote->row_column) +
+								   remote->row_offset, part);
+			remote->row_offset += part;
+		}
+	}
+	clear_row(remote);
+	return true;
+}
+
+static int64
+tuples_of(PGresult *res)
+{
+	const char *count = PQcmdTuples(res);
+
+	return count[0] == '\0' ? 0 : strtoll(count, NULL, 10);
+}
+
+/* A step has ended well. */
+static void
+complete_step(PgmcRemote *remote, PGresult *res)
+{
+	Task	   *task = &remote->task;
+	ExecStatusType status = PQresultStatus(res);
+
+	if (task->at >= task->nsteps)
+		return;
+	switch (task->steps[task->at])
+	{
+		case STEP_DESCRIBE:
+			if (!task->silent)
+			{
+				send_describe(remote, res, PGMC_DESCRIBE_ASK);
+				task->asking = true;
+			}
+			break;
+		case STEP_MAIN:
+		case STEP_MAIN_PREPARED:
+			task->rows = tuples_of(res);
+			if (status == PGRES_TUPLES_OK && !task->described && rows_wanted(task))
+				send_describe(remote, res, (task->flags & PGMC_EXEC_BINARY) ?
+							  PGMC_DESCRIBE_BINARY : 0);
+			task->described = false;
+			break;
+		case STEP_COMMIT:
+			task->committed = strcmp(PQcmdStatus(res), "COMMIT") == 0;
+			if (!task->committed)
+				task->done_flags |= PGMC_DONE_NOT_COMMITTED;
+			break;
+		default:
+			break;
+	}
+}
+
+/* A COPY to or from the client: end it, the data go nowhere. */
+static void
+leave_copy(PgmcRemote *remote, ExecStatusType status)
+{
+	remote->task.done_flags |= PGMC_DONE_COPY;
+	if (status == PGRES_COPY_IN || status == PGRES_COPY_BOTH)
+		PQputCopyEnd(remote->conn, "COPY from the client is not supported by pgmc");
+	else
+		pgmc_remote_cancel(remote);
+	remote->want_write = true;
+}
+
+/* Swallow the data of a COPY that is being left; false: more must come first. */
+static bool
+swallow_copy(PgmcRemote *remote)
+{
+	char	   *data;
+	int			n;
+
+	while ((n = PQgetCopyData(remote->conn, &data, 1)) > 0)
+		PQfreemem(data);
+	return n != 0;
+}
+
+static void
+take_row(PgmcRemote *remote, PGresult *res)
+{
+	Task	   *task = &remote->task;
+
+	if (!rows_wanted(task))
+	{
+		PQclear(res);
+		return;
+	}
+	if (!task->described)
+		send_describe(remote, res, (task->flags & PGMC_EXEC_BINARY) ?
+					  PGMC_DESCRIBE_BINARY : 0);
+	remote->row = res;
+	remote->row_column = -1;
+}
+
+/* The step's results are all here. */
+static void
+next_step(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	task->at++;
+	if (task->pipelined)
+	{
+		expect_step(remote);	/* or the Sync, which has no step */
+		return;
+	}
+	task->sent = false;
+	if (task->failed)
+		task->at = task->nsteps;
+}
+
+/* Take one result from libpq.  False: none can be had without waiting. */
+static bool
+take_result(PgmcRemote *remote)
+{
+	PGresult   *res;
+	ExecStatusType status;
+
+	if ((remote->task.done_flags & PGMC_DONE_COPY) && !swallow_copy(remote) &&
+		!remote->eof)
+		return false;
+	if (PQisBusy(remote->conn) && !remote->eof)
+		return false;
+
+	res = PQgetResult(remote->conn);
+	if (res == NULL)
+	{
+		/* at the end of the connection, two in a row mean there is no more */
+		remote->drained = remote->drained || (remote->eof && remote->last_null);
+		remote->last_null = true;
+		next_step(remote);
+		return true;
+	}
+	remote->last_null = false;
+
+	status = PQresultStatus(res);
+	switch (status)
+	{
+		case PGRES_SINGLE_TUPLE:
+			take_row(remote, res);
+			return true;		/* take_row keeps or clears it */
+		case PGRES_TUPLES_OK:
+		case PGRES_COMMAND_OK:
+		case PGRES_EMPTY_QUERY:
+			complete_step(remote, res);
+			break;
+		case PGRES_COPY_OUT:
+		case PGRES_COPY_IN:
+		case PGRES_COPY_BOTH:
+			leave_copy(remote, status);
+			break;
+		case PGRES_PIPELINE_SYNC:
+			remote->task.at = remote->task.nsteps;
+			remote->task.sent = false;
+			PQexitPipelineMode(remote->conn);
+			remote->task.pipelined = false;
+			break;
+		case PGRES_PIPELINE_ABORTED:
+			break;
+		default:
+			report_error(remote, res);
+			break;
+	}
+	PQclear(res);
+	return true;
+}
+
+/* ---- the end of a task ---- */
+
+static bool
+encoding_changed(PgmcRemote *remote)
+{
+	const char *now = PQparameterStatus(remote->conn, "client_encoding");
+
+	return now != NULL && strcmp(now, remote->encoding) != 0;
+}
+
+/* Add the steps that the command's outcome calls for; true if there are any. */
+static bool
+fix_up(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	PGTransactionStatusType status = PQtransactionStatus(remote->conn);
+
+	if (task->fixed_up)
+		return false;
+	task->fixed_up = true;
+	task->nsteps = task->at = 0;
+	if (task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
+		status != PQTRANS_IDLE)
+	{
+		if (!task->failed)
+			task->done_flags |= PGMC_DONE_LEFT_OPEN;
+		add_step(task, STEP_ROLLBACK);
+		status = PQTRANS_IDLE;
+	}
+	if (encoding_changed(remote) && status != PQTRANS_INERROR)
+		add_step(task, STEP_ENCODING);
+	return task->nsteps > 0;
+}
+
+static void
+finish_task(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	TaskKind	kind = task->kind;
+	PgmcDone	done;
+
+	remote->cancel_next = 0;
+	remote->cancel_give_up = 0;
+	if (kind == TASK_RECOVER)
+	{
+		if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+			task->condemned = true;
+		if (task->condemned)
+		{
+			lose(remote);
+			return;
+		}
+		for (int i = 0; i < task->nsteps; i++)
+			if (task->steps[i] == STEP_RESET)
+				remote->last_user = 0;
+		task->kind = TASK_NONE;
+		remote->state = PGMC_REMOTE_READY;
+		remote->event = PGMC_REMOTE_RECOVERED;
+		return;
+	}
+	task->kind = TASK_NONE;
+	remote->state = PGMC_REMOTE_READY;
+	done.xact_status = pgmc_remote_xact_status(remote);
+	done.rows = task->rows;
+	if (!task->silent)
+		pgmc_wire_done(remote->out, task->done_flags, task->seq, &done);
+	remote->event = PGMC_REMOTE_DONE;
+	if (task->condemned)
+	{
+		set_error(remote, ERRCODE_CONNECTION_FAILURE, "reset_query failed");
+		lose(remote);
+	}
+}
+
+static bool
+connection_ended(PgmcRemote *remote)
+{
+	return PQstatus(remote->conn) == CONNECTION_BAD;
+}
+
+static void
+advance_task(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	while (remote->state == PGMC_REMOTE_BUSY)
+	{
+		if (remote->row != NULL && task->silent)
+			clear_row(remote);
+		if (remote->row != NULL && !emit_row(remote))
+			return;
+		if (remote->out->len >= PGMC_OUTPUT_LIMIT)
+			return;
+		if (remote->drained)
+			lose(remote);
+		else if (task->sent)
+		{
+			if (!take_result(remote))
+				return;
+		}
+		else if (remote->eof || connection_ended(remote))
+			lose(remote);
+		else if (task->asking)
+			return;
+		else if (task->at < task->nsteps)
+		{
+			if (!send_steps(remote))
+			{
+				set_error(remote, ERRCODE_CONNECTION_FAILURE,
+						  PQerrorMessage(remote->conn));
+				lose(remote);
+			}
+		}
+		else if (!fix_up(remote))
+			finish_task(remote);
+	}
+}
+
+static void
+drop_notifications(PgmcRemote *remote)
+{
+	PGnotify   *notify;
+
+	while ((notify = PQnotifies(remote->conn)) != NULL)
+		PQfreemem(notify);
+}
+
+static void
+flush_writes(PgmcRemote *remote)
+{
+	int			left = PQflush(remote->conn);
+
+	remote->want_write = left > 0;
+	if (left < 0)
+		remote->eof = remote->eof || connection_ended(remote);
+}
+
+static void
+advance_cancel(PgmcRemote *remote)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (remote->cancel_give_up != 0 && now >= remote->cancel_give_up)
+	{
+		set_error(remote, ERRCODE_CONNECTION_FAILURE,
+				  "statement could not be cancelled");
+		lose(remote);
+	}
+	else if (remote->cancel_next != 0 && now >= remote->cancel_next)
+		pgmc_remote_cancel(remote);
+}
+
+void
+pgmc_remote_advance(PgmcRemote *remote, bool readable, StringInfo out)
+{
+	remote->out = out;
+	if (remote->state == PGMC_REMOTE_CONNECTING)
+		advance_connecting(remote, readable);
+	else if (remote->state != PGMC_REMOTE_CLOSED)
+	{
+		if (remote->state == PGMC_REMOTE_BUSY &&
+			(remote->cancel_next != 0 || remote->cancel_give_up != 0))
+			advance_cancel(remote);
+		if (remote->conn != NULL && readable && !PQconsumeInput(remote->conn))
+			remote->eof = true;
+		if (remote->conn != NULL)
+			drop_notifications(remote);
+		if (remote->state == PGMC_REMOTE_READY &&
+			(remote->eof || connection_ended(remote)))
+		{
+			if (remote->error[0] == '\0')
+				set_error(remote, ERRCODE_CONNECTION_FAILURE,
+						  PQerrorMessage(remote->conn));
+			lose(remote);
+		}
+		if (remote->state == PGMC_REMOTE_BUSY)
+			advance_task(remote);
+		if (remote->conn != NULL && remote->state != PGMC_REMOTE_CONNECTING)
+			flush_writes(remote);
+		remote->blocked = out->len >= PGMC_OUTPUT_LIMIT || remote->row != NULL;
+	}
+	remote->out = NULL;
+}

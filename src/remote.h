@@ -1,0 +1,120 @@
+/*
+ * remote.h
+ *		One PGconn of the worker, as a state machine that never blocks.
+ *
+ * The worker starts a task (connecting, a request of the holder, a recovery),
+ * and calls pgmc_remote_advance whenever the socket, the clock or the room in
+ * the output asks for it, until the task has ended.  What the task has to say
+ * is appended to the output as frames of wire.h.
+ *
+ *	CLOSED		no PGconn
+ *	CONNECTING	a PGconn on its way; task: the opening
+ *	READY		nothing running; the transaction status says the rest
+ *	BUSY		a task is running, or waits for the holder's word (ASKING)
+ *
+ * All of it belongs to the worker process alone.
+ */
+#ifndef PGMC_REMOTE_H
+#define PGMC_REMOTE_H
+
+#include "datatype/timestamp.h"
+
+#include "wire.h"
+
+typedef struct PgmcRemote PgmcRemote;
+
+typedef enum PgmcRemoteState
+{
+	PGMC_REMOTE_CLOSED,
+	PGMC_REMOTE_CONNECTING,
+	PGMC_REMOTE_READY,
+	PGMC_REMOTE_BUSY
+} PgmcRemoteState;
+
+/* how the latest task ended; read once by pgmc_remote_take_event */
+typedef enum PgmcRemoteEvent
+{
+	PGMC_REMOTE_NOTHING,		/* it goes on */
+	PGMC_REMOTE_OPENED,
+	PGMC_REMOTE_OPEN_FAILED,
+	PGMC_REMOTE_DONE,			/* the reply is in the output */
+	PGMC_REMOTE_RECOVERED,		/* idle, nobody's */
+	PGMC_REMOTE_LOST			/* closed; see pgmc_remote_error */
+} PgmcRemoteEvent;
+
+/* bytes in the output from which on a task waits for room */
+#define PGMC_OUTPUT_LIMIT	(32 * 1024)
+
+#define PGMC_ERROR_SIZE		512
+
+/* One for a slot, living in context; raises 53200. */
+extern PgmcRemote *pgmc_remote_create(MemoryContext context);
+
+extern PgmcRemoteState pgmc_remote_state(const PgmcRemote *remote);
+extern PgmcXactStatus pgmc_remote_xact_status(const PgmcRemote *remote);
+extern PgmcRemoteEvent pgmc_remote_take_event(PgmcRemote *remote);
+
+/* libpq's socket, or PGINVALID_SOCKET; its number may change while connecting */
+extern int	pgmc_remote_socket(const PgmcRemote *remote);
+
+/* changes with every PGconn, as a socket's number may not */
+extern uint64 pgmc_remote_serial(const PgmcRemote *remote);
+
+/*
+ * What to wait for: WL_SOCKET_READABLE, WL_SOCKET_WRITEABLE or 0 (blocked by
+ * the output); *deadline: when to call advance at the latest, or 0.
+ */
+extern uint32 pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline);
+
+extern int	pgmc_remote_backend_pid(const PgmcRemote *remote);
+extern bool pgmc_remote_same_cluster(const PgmcRemote *remote);
+extern bool pgmc_remote_used_password(const PgmcRemote *remote);
+extern uint64 pgmc_remote_options_hash(const PgmcRemote *remote);
+
+/* when a connection that is idle since then shall be closed; 0: never */
+extern TimestampTz pgmc_remote_idle_deadline(const PgmcRemote *remote,
+											 TimestampTz idle_since);
+
+/* why the latest opening failed or the connection was lost */
+extern int	pgmc_remote_error_sqlstate(const PgmcRemote *remote);
+extern const char *pgmc_remote_error(const PgmcRemote *remote);
+
+/* ---- tasks ---- */
+
+/* Close what is open, then connect.  The strings are copied. */
+extern void pgmc_remote_open(PgmcRemote *remote, const PgmcOpen *open);
+
+/* exec must stay as it is until the task has ended */
+extern void pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
+								const PgmcExecute *exec);
+extern void pgmc_remote_format(PgmcRemote *remote, uint8 flags);
+extern void pgmc_remote_commit(PgmcRemote *remote, uint16 seq);
+extern void pgmc_remote_rollback(PgmcRemote *remote, uint16 seq);
+
+/*
+ * Stop what is running and say nothing of it any more; the task ends with
+ * PGMC_REMOTE_DONE.  With rollback, go on until the connection is idle, and
+ * with reset until nothing of the last session is left in it; the task ends
+ * with PGMC_REMOTE_RECOVERED.
+ */
+extern void pgmc_remote_drop_task(PgmcRemote *remote);
+extern void pgmc_remote_recover(PgmcRemote *remote, bool reset,
+								bool release_holds);
+
+/* Cancel the running statement; its task goes on to its reply. */
+extern void pgmc_remote_cancel(PgmcRemote *remote);
+
+/* Close at once. */
+extern void pgmc_remote_close(PgmcRemote *remote);
+
+/*
+ * Do what can be done without blocking.  readable: the socket is.  Appends to
+ * out, raises 53200.
+ */
+extern void pgmc_remote_advance(PgmcRemote *remote, bool readable,
+								StringInfo out);
+
+/* Forget the environment that libpq would look at. Once, before any opening. */
+extern void pgmc_remote_init(void);
+
+#endif							/* PGMC_REMOTE_H */

@@ -1,0 +1,368 @@
+/*
+ * rows.c
+ *		Rows of a loopback command as the result of a set-returning function.
+ *
+ * A value that comes in binary format is received as the type it has over
+ * there; where the caller's column is of another type, it goes on through its
+ * text form, as a cast by way of text would.  A value that comes as text is
+ * read under the settings it was written under.
+ *
+ * Which format a command's columns can have is known only after it has been
+ * described, which costs a round trip.  The answer is remembered for the
+ * command's text.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "rows.h"
+#include "transfer.h"
+
+/* how one column of the other end becomes one of ours */
+typedef struct Column
+{
+	FmgrInfo	receive;		/* of the type over there */
+	Oid			receive_param;
+	int32		receive_typmod;
+	FmgrInfo	output;			/* of the same, where the types differ */
+	bool		by_text;
+	FmgrInfo	input;			/* of our type */
+	Oid			input_param;
+	int32		typmod;
+} Column;
+
+struct PgmcRows
+{
+	PgmcSink	sink;			/* first, so that a sink is a PgmcRows */
+	ReturnSetInfo *rsinfo;
+	TupleDesc	desc;
+	Tuplestorestate *store;
+	MemoryContext context;		/* of the call */
+	MemoryContext row_context;
+	bool		own_database;
+	bool		binary;
+	bool		described;
+	int			nestlevel;		/* of the settings that text is read under */
+	uint64		command_hash;
+	Column	   *columns;
+	Datum	   *values;
+	bool	   *nulls;
+};
+
+/* ---- the format of a command's rows, as learnt before ---- */
+
+typedef struct KnownFormat
+{
+	uint64		command_hash;
+	bool		binary;
+} KnownFormat;
+
+#define MAX_KNOWN	1024
+
+static HTAB *known_formats = NULL;
+
+static void
+remember_format(uint64 command_hash, bool binary)
+{
+	KnownFormat *known;
+	bool		found;
+
+	if (known_formats != NULL &&
+		hash_get_num_entries(known_formats) >= MAX_KNOWN)
+	{
+		hash_destroy(known_formats);
+		known_formats = NULL;
+	}
+	if (known_formats == NULL)
+	{
+		HASHCTL		ctl;
+
+		ctl.keysize = sizeof(uint64);
+		ctl.entrysize = sizeof(KnownFormat);
+		known_formats = hash_create("pgmc row formats", 64, &ctl,
+									HASH_ELEM | HASH_BLOBS);
+	}
+	known = hash_search(known_formats, &command_hash, HASH_ENTER, &found);
+	known->binary = binary;
+}
+
+static uint64
+hash_command(const PgmcExecute *exec, bool own_database)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) exec->command,
+										   strlen(exec->command), own_database);
+
+	for (int i = 0; i < exec->nparams; i++)
+		hash = hash_combine64(hash, exec->params[i].type);
+	return hash;
+}
+
+uint8
+pgmc_rows_flags(PgmcRows *rows, const PgmcExecute *exec)
+{
+	KnownFormat *known = NULL;
+
+	rows->command_hash = hash_command(exec, rows->own_database);
+	if (known_formats != NULL)
+		known = hash_search(known_formats, &rows->command_hash, HASH_FIND, NULL);
+	if (known == NULL)
+		return PGMC_EXEC_ROWS | PGMC_EXEC_ASK;
+	return PGMC_EXEC_ROWS | (known->binary ? PGMC_EXEC_BINARY : 0);
+}
+
+/* ---- columns ---- */
+
+static void
+check_columns(PgmcRows *rows, int ncolumns)
+{
+	int			wanted = rows->desc->natts;
+
+	if (ncolumns == wanted)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("command returns %d column(s), but the column definition list has %d",
+					ncolumns, wanted)));
+}
+
+static void
+set_up_column(PgmcRows *rows, Column *column, const PgmcColumn *remote,
+			  Form_pg_attribute att)
+{
+	Oid			function;
+	bool		isvarlena;
+
+	column->typmod = att->atttypmod;
+	getTypeInputInfo(att->atttypid, &function, &column->input_param);
+	fmgr_info_cxt(function, &column->input, rows->context);
+	if (!rows->binary)
+		return;
+
+	column->by_text = remote->type != att->atttypid;
+	column->receive_typmod = column->by_text ? -1 : att->atttypmod;
+	getTypeBinaryInputInfo(remote->type, &function, &column->receive_param);
+	fmgr_info_cxt(function, &column->receive, rows->context);
+	if (column->by_text)
+	{
+		getTypeOutputInfo(remote->type, &function, &isvarlena);
+		fmgr_info_cxt(function, &column->output, rows->context);
+	}
+}
+
+static bool
+binary_ok(const PgmcRows *rows, const PgmcDescribe *desc)
+{
+	for (int i = 0; i < desc->ncolumns; i++)
+		if (!pgmc_transfer_binary_ok(desc->columns[i].type, rows->own_database))
+			return false;
+	return true;
+}
+
+static void
+end_settings(PgmcRows *rows)
+{
+	if (rows->nestlevel > 0)
+		pgmc_transfer_end_settings(rows->nestlevel);
+	rows->nestlevel = 0;
+}
+
+static uint8
+describe(PgmcSink *sink, const PgmcDescribe *desc, uint8 flags)
+{
+	PgmcRows   *rows = (PgmcRows *) sink;
+
+	check_columns(rows, desc->ncolumns);
+	if (flags & PGMC_DESCRIBE_ASK)
+	{
+		bool		binary = binary_ok(rows, desc);
+
+		remember_format(rows->command_hash, binary);
+		return binary ? PGMC_EXEC_BINARY : 0;
+	}
+	rows->binary = (flags & PGMC_DESCRIBE_BINARY) != 0;
+	rows->described = true;
+	tuplestore_clear(rows->store);	/* of a string's commands, the last counts */
+	end_settings(rows);
+	for (int i = 0; i < desc->ncolumns; i++)
+		set_up_column(rows, &rows->columns[i], &desc->columns[i],
+					  TupleDescAttr(rows->desc, i));
+	if (!rows->binary)
+		rows->nestlevel = pgmc_transfer_begin_reading(desc);
+	return 0;
+}
+
+/* ---- values ---- */
+
+static Datum
+read_binary(Column *column, char *bytes, int32 length)
+{
+	StringInfoData buf;
+	Datum		value;
+
+	buf.data = bytes;
+	buf.len = length;
+	buf.maxlen = length + 1;
+	buf.cursor = 0;
+	value = ReceiveFunctionCall(&column->receive, &buf, column->receive_param,
+								column->receive_typmod);
+	if (buf.cursor != length)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("incorrect binary data format of a result column")));
+	if (!column->by_text)
+		return value;
+	return InputFunctionCall(&column->input,
+							 OutputFunctionCall(&column->output, value),
+							 column->input_param, column->typmod);
+}
+
+static Datum
+read_text(Column *column, char *str, int32 length)
+{
+	pg_verifymbstr(str, length, false);
+	return InputFunctionCall(&column->input, str, column->input_param,
+							 column->typmod);
+}
+
+static void
+read_value(PgmcRows *rows, PgmcReader *reader, int i)
+{
+	Column	   *column = &rows->columns[i];
+	int32		length;
+	char	   *bytes;
+
+	pgmc_reader_take(reader, &length, sizeof(length));
+	rows->nulls[i] = length < 0;
+	if (length < 0)
+	{
+		/* a domain may object */
+		rows->values[i] = InputFunctionCall(&column->input, NULL,
+											column->input_param, column->typmod);
+		return;
+	}
+	bytes = palloc((Size) length + 1);
+	pgmc_reader_take(reader, bytes, length);
+	bytes[length] = '\0';
+	rows->values[i] = rows->binary ? read_binary(column, bytes, length) :
+		read_text(column, bytes, length);
+}
+
+static void
+read_row(PgmcRows *rows, PgmcReader *reader)
+{
+	for (int i = 0; i < rows->desc->natts; i++)
+		read_value(rows, reader, i);
+}
+
+static void
+take_row(PgmcSink *sink, PgmcReader *reader, uint32 length)
+{
+	PgmcRows   *rows = (PgmcRows *) sink;
+	MemoryContext caller = MemoryContextSwitchTo(rows->row_context);
+
+	if (rows->binary && pg_get_client_encoding() != GetDatabaseEncoding())
+	{
+		int			saved = pgmc_transfer_begin_encoding();
+
+		PG_TRY();
+		{
+			read_row(rows, reader);
+		}
+		PG_FINALLY();
+		{
+			pgmc_transfer_end_encoding(saved);
+		}
+		PG_END_TRY();
+	}
+	else
+		read_row(rows, reader);
+	tuplestore_putvalues(rows->store, rows->desc, rows->values, rows->nulls);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(rows->row_context);
+}
+
+/* ---- the call's result ---- */
+
+static TupleDesc
+expected_columns(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0 ||
+		rsinfo->expectedDesc == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function returning record called in context that cannot accept type record"),
+				 errhint("Call it in FROM, with a column definition list: FROM pgmc.query('...') AS t(id int, at timestamptz).")));
+	return rsinfo->expectedDesc;
+}
+
+void
+pgmc_rows_check(FunctionCallInfo fcinfo)
+{
+	(void) expected_columns(fcinfo);
+}
+
+PgmcRows *
+pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database)
+{
+	TupleDesc	expected = expected_columns(fcinfo);
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	PgmcRows   *rows;
+	MemoryContext caller;
+
+	/* the result outlives this call's own memory */
+	caller = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	rows = palloc0(sizeof(PgmcRows));
+	rows->desc = CreateTupleDescCopy(expected);
+	rows->store = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
+										false, work_mem);
+	MemoryContextSwitchTo(caller);
+
+	rows->sink.describe = describe;
+	rows->sink.row = take_row;
+	rows->rsinfo = rsinfo;
+	rows->own_database = own_database;
+	rows->context = CurrentMemoryContext;
+	rows->row_context = AllocSetContextCreate(CurrentMemoryContext, "pgmc row",
+											  ALLOCSET_DEFAULT_SIZES);
+	rows->columns = palloc0(Max(rows->desc->natts, 1) * sizeof(Column));
+	rows->values = palloc0(Max(rows->desc->natts, 1) * sizeof(Datum));
+	rows->nulls = palloc0(Max(rows->desc->natts, 1) * sizeof(bool));
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult = rows->store;
+	rsinfo->setDesc = rows->desc;
+	return rows;
+}
+
+PgmcSink *
+pgmc_rows_sink(PgmcRows *rows)
+{
+	return &rows->sink;
+}
+
+void
+pgmc_rows_end(PgmcRows *rows)
+{
+	if (!rows->described)
+		check_columns(rows, 0);
+}
+
+void
+pgmc_rows_clean_up(PgmcRows *rows)
+{
+	end_settings(rows);
+	MemoryContextDelete(rows->row_context);
+}

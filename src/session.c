@@ -1,0 +1,971 @@
+/*
+ * session.c
+ *		What this session holds.
+ *
+ * The session's holds are in a list, the innermost first.  A hold leaves the
+ * list before anything is reported about it, and the registry is told before
+ * that: whatever a slow client or an error does then, the connection is
+ * already on its way to the next holder.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "hold.h"
+#include "launch.h"
+#include "registry.h"
+#include "result.h"
+#include "session.h"
+#include "settings.h"
+#include "talk.h"
+
+/* how long a call waits for a recovery that it didn't ask for */
+#define RECOVERY_PATIENCE_MS	1000
+
+static dlist_head holds = DLIST_STATIC_INIT(holds);
+
+/* ended while calls on the stack were using them; freed with the transaction */
+static dlist_head buried = DLIST_STATIC_INIT(buried);
+
+/* the last hold that an abort has taken, for the error of who misses it */
+static struct
+{
+	NameData	srvname;
+	TimestampTz at;				/* 0: none */
+	bool		subxact;
+}			taken;
+
+static bool exit_registered = false;
+
+/* ---- the end of holds ---- */
+
+static void
+bury(PgmcHold *hold)
+{
+	dlist_delete(&hold->node);
+	hold->ended = true;
+	if (hold->users > 0)
+		dlist_push_head(&buried, &hold->node);
+	else
+		pfree(hold);
+}
+
+static void
+free_buried(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &buried)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->users > 0)
+			continue;
+		dlist_delete(&hold->node);
+		pfree(hold);
+	}
+}
+
+static bool
+is_clean(const PgmcHold *hold)
+{
+	return !hold->in_flight && !hold->aborting && hold->xact == PGMC_XACT_IDLE;
+}
+
+/* Has the loopback a transaction that a rollback would take something from? */
+static bool
+has_transaction(const PgmcHold *hold)
+{
+	if (hold->scope == PGMC_SCOPE_CALL)
+		return false;
+	if (hold->in_flight || hold->aborting)
+		return !hold->autocommit;
+	return hold->xact == PGMC_XACT_INTRANS || hold->xact == PGMC_XACT_INERROR ||
+		hold->xact == PGMC_XACT_ACTIVE;
+}
+
+/*
+ * Give the connection back without waiting or failing, and forget the hold.
+ * True when there was a transaction to roll back.
+ */
+static bool
+give_back(PgmcHold *hold, PgmcRelease clean_way, PgmcRelease dirty_way)
+{
+	bool		dirty = has_transaction(hold);
+
+	(void) pgmc_registry_release(hold->slot, hold->epoch,
+								 is_clean(hold) ? clean_way : dirty_way);
+	bury(hold);
+	return dirty;
+}
+
+static void
+warn_rolled_back(const char *srvname)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("open transaction on server \"%s\" is rolled back", srvname)));
+}
+
+typedef bool (*HoldFilter) (const PgmcHold *hold, SubTransactionId subid);
+
+/*
+ * End all holds that the filter picks, then warn of what that rolled back.
+ * For abort paths, where the reason is noted for whoever misses them.
+ */
+static int
+end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
+{
+	dlist_mutable_iter iter;
+	NameData	dirty[16];
+	int			ndirty = 0;
+	int			ended = 0;
+
+	dlist_foreach_modify(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+		NameData	srvname = hold->srvname;
+
+		if (!filter(hold, subid))
+			continue;
+		if (aborted && hold->scope != PGMC_SCOPE_CALL)
+		{
+			taken.srvname = srvname;
+			taken.at = GetCurrentTimestamp();
+			taken.subxact = subid != InvalidSubTransactionId;
+		}
+		if (give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY) &&
+			ndirty < (int) lengthof(dirty))
+			dirty[ndirty++] = srvname;
+		ended++;
+	}
+	for (int i = 0; warn && i < ndirty; i++)
+		warn_rolled_back(NameStr(dirty[i]));
+	return ended;
+}
+
+static bool
+any_hold(const PgmcHold *hold, SubTransactionId subid)
+{
+	return true;
+}
+
+static bool
+hold_of_subxact(const PgmcHold *hold, SubTransactionId subid)
+{
+	return hold->subid == subid;
+}
+
+int
+pgmc_session_release_all(void)
+{
+	return end_holds(any_hold, InvalidSubTransactionId, false, true);
+}
+
+/* ---- transactions ---- */
+
+/* A transaction-scoped hold ends here, clean; a dirty one fails the COMMIT. */
+static void
+before_commit(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->scope != PGMC_SCOPE_XACT)
+			continue;
+		if (has_transaction(hold))
+		{
+			NameData	srvname = hold->srvname;
+			PgmcChannelState state = pgmc_talk_state(hold);
+
+			if (state != PGMC_CHANNEL_OK)
+				pgmc_talk_raise(hold, state);
+			(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("transaction on server \"%s\" was still open at the end of its hold",
+							NameStr(srvname)),
+					 errdetail("It has been rolled back."),
+					 errhint("Call pgmc.commit() or pgmc.rollback() before the transaction ends.")));
+		}
+		(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+	}
+}
+
+/* What is held now has outlived the transaction that acquired it. */
+static void
+after_commit(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &holds)
+		dlist_container(PgmcHold, node, iter.cur)->subid = InvalidSubTransactionId;
+	free_buried();
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (dlist_is_empty(&holds) && dlist_is_empty(&buried))
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			before_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			after_commit();
+			break;
+		case XACT_EVENT_ABORT:
+			(void) end_holds(any_hold, InvalidSubTransactionId, true,
+							 !proc_exit_inprogress);
+			free_buried();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine,
+				 SubTransactionId parent, void *arg)
+{
+	dlist_iter	iter;
+
+	if (dlist_is_empty(&holds))
+		return;
+	switch (event)
+	{
+		case SUBXACT_EVENT_ABORT_SUB:
+			(void) end_holds(hold_of_subxact, mine, true, !proc_exit_inprogress);
+			break;
+		case SUBXACT_EVENT_COMMIT_SUB:
+			dlist_foreach(iter, &holds)
+			{
+				PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+				if (hold->subid == mine)
+					hold->subid = parent;
+			}
+			break;
+		case SUBXACT_EVENT_START_SUB:
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
+			break;
+	}
+}
+
+static void
+at_exit(int code, Datum arg)
+{
+	pgmc_registry_session_exit();
+}
+
+void
+pgmc_session_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/* ---- acquiring ---- */
+
+static TimestampTz
+deadline_of(int64 timeout)
+{
+	int64		least = timeout;
+
+	if (pgmc_acquire_timeout > 0 && (least == 0 || pgmc_acquire_timeout < least))
+		least = pgmc_acquire_timeout;
+	if (LockTimeout > 0 && (least == 0 || LockTimeout < least))
+		least = LockTimeout;
+	return least == 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), least);
+}
+
+static char *
+describe_holder(const PgmcHolder *holder, int place)
+{
+	long		secs;
+	int			usecs;
+	char	   *role;
+
+	if (holder->pid == 0)
+		return psprintf("No session holds it at the moment; this session is number %d in the queue.",
+						place);
+	TimestampDifference(holder->since, GetCurrentTimestamp(), &secs, &usecs);
+	role = GetUserNameFromId(holder->userid, true);
+	return psprintf("Process %d (role \"%s\", application \"%s\") has held it for %ld.%03d s; this session is number %d in the queue.",
+					holder->pid, role ? role : "?", holder->appname,
+					secs, usecs / 1000, place);
+}
+
+static PGMC_NORETURN void
+raise_timeout(const char *srvname, const PgmcHolder *holder, int place)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while waiting for server \"%s\"", srvname),
+			 errdetail_internal("%s", describe_holder(holder, place))));
+	pg_unreachable();
+}
+
+static PGMC_NORETURN void
+raise_not_connected(const char *srvname, int sqlstate, const char *reason)
+{
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg("could not connect to server \"%s\"", srvname),
+			 errdetail_internal("%s", reason),
+			 sqlstate == ERRCODE_TOO_MANY_CONNECTIONS ?
+			 errhint("Raise \"max_connections\" of the server it connects to, or close other connections.") : 0));
+	pg_unreachable();
+}
+
+static PGMC_NORETURN void
+raise_refused(const PgmcServer *server, PgmcAcquireResult why, bool extra)
+{
+	const char *name = NameStr(server->srvname);
+
+	switch (why)
+	{
+		case PGMC_NO_ROOM:
+			ereport(ERROR,
+					(errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+					 errmsg("all %d managed connections are in use",
+							pgmc_max_connections),
+					 errhint("Raise \"pgmc.max_connections\".")));
+			break;
+		case PGMC_HELD_BY_ANCESTOR:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("server \"%s\" is held by the session that this one works for",
+							name),
+					 errdetail("Waiting for it would be waiting for oneself."),
+					 errhint("A larger option pool_size of the server lets pgmc.autonomous() take another connection.")));
+			break;
+		default:
+			if (extra)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_IN_USE),
+						 errmsg("this session holds every connection of server \"%s\" already",
+								name),
+						 errhint("Raise the option pool_size of the server, or use the hold.")));
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("this session holds server \"%s\" already", name)));
+			break;
+	}
+	pg_unreachable();
+}
+
+/*
+ * Wait for the turn that the registry has queued us for.  On every way out of
+ * here we are out of the queue, and a connection that was handed over just
+ * then is not lost: it is returned, or given back.
+ */
+static PgmcAcquireResult
+wait_in_queue(const PgmcServer *server, TimestampTz deadline,
+			  PgmcGrant *grant, PgmcFailure *failure)
+{
+	static uint32 event = 0;
+	volatile PgmcAcquireResult result = PGMC_QUEUED;
+
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcAcquire");
+	PG_TRY();
+	{
+		while ((result = pgmc_registry_poll(grant, failure)) == PGMC_QUEUED)
+		{
+			long		timeout = -1;
+
+			CHECK_FOR_INTERRUPTS();
+			if (deadline != 0)
+				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														  deadline);
+			if (timeout == 0)
+				break;
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
+			ResetLatch(MyLatch);
+		}
+	}
+	PG_CATCH();
+	{
+		if (pgmc_registry_leave(grant) == PGMC_GRANTED)
+			pgmc_registry_release(grant->slot, grant->epoch, PGMC_RELEASE_CLEAN);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* The time is up: leave the queue, unless the turn has come just now. */
+static bool
+leave_in_time(PgmcGrant *grant, PgmcHolder *holder, int *place)
+{
+	*place = pgmc_registry_place(holder);
+	return pgmc_registry_leave(grant) == PGMC_GRANTED;
+}
+
+/* Queue and wait.  False: time is up, which only try is not an error. */
+static bool
+queue_up(const PgmcServer *server, bool try, TimestampTz deadline,
+		 PgmcGrant *grant)
+{
+	PgmcFailure failure;
+	PgmcHolder	holder;
+	int			place;
+
+	switch (wait_in_queue(server, deadline, grant, &failure))
+	{
+		case PGMC_GRANTED:
+			return true;
+		case PGMC_FAILED:
+			raise_not_connected(NameStr(server->srvname), failure.sqlstate,
+								failure.message);
+		default:
+			break;
+	}
+	if (leave_in_time(grant, &holder, &place))
+		return true;
+	if (try)
+		return false;
+	raise_timeout(NameStr(server->srvname), &holder, place);
+}
+
+static void
+fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
+			 PgmcAcquire *acquire)
+{
+	memset(acquire, 0, sizeof(*acquire));
+	acquire->key = server->key;
+	acquire->srvname = server->srvname;
+	acquire->pool_size = server->pool_size;
+	acquire->max_connections = pgmc_max_connections;
+	acquire->mode = mode;
+}
+
+/* Get a slot, open or not.  False: busy, and we won't wait. */
+static bool
+get_slot(const PgmcServer *server, PgmcScope scope, bool try,
+		 TimestampTz deadline, PgmcGrant *grant)
+{
+	PgmcAcquire acquire;
+	PgmcAcquireResult result;
+	PgmcAcquireMode mode = scope == PGMC_SCOPE_CALL ? PGMC_ACQUIRE_EXTRA :
+		try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
+
+	fill_acquire(server, mode, &acquire);
+	result = pgmc_registry_acquire(&acquire, grant);
+	if (result == PGMC_BUSY)
+	{
+		/* nobody's, but still being cleaned up: that is not somebody else's */
+		if (!pgmc_registry_recovering(&server->key))
+			return false;
+		acquire.mode = PGMC_ACQUIRE_HOLD;
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											   RECOVERY_PATIENCE_MS);
+		result = pgmc_registry_acquire(&acquire, grant);
+	}
+	if (result == PGMC_QUEUED)
+		return queue_up(server, try, deadline, grant);
+	if (result != PGMC_GRANTED)
+		raise_refused(server, result, scope == PGMC_SCOPE_CALL);
+	return true;
+}
+
+static PgmcHold *
+make_hold(const PgmcServer *server, PgmcScope scope)
+{
+	PgmcHold   *hold = MemoryContextAllocZero(TopMemoryContext, sizeof(PgmcHold));
+
+	hold->key = server->key;
+	hold->srvname = server->srvname;
+	hold->userid = GetUserId();
+	hold->own_database = server->own_database;
+	hold->scope = scope;
+	hold->subid = GetCurrentSubTransactionId();
+	hold->reader.hold = hold;
+	return hold;
+}
+
+static void
+connect_hold(PgmcHold *hold, const PgmcServer *server)
+{
+	PgmcOpen	open;
+	PgmcOutcome outcome;
+
+	open.session = pgmc_registry_session();
+	open.options_hash = server->options_hash;
+	open.connect_timeout = server->connect_timeout;
+	open.idle_timeout = server->idle_timeout;
+	open.npairs = server->npairs;
+	open.keywords = server->keywords;
+	open.values = server->values;
+	open.reset_query = server->reset_query;
+
+	pgmc_launch_worker(hold->deadline);
+	pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot);
+	pgmc_talk_open(hold, &open, &outcome);
+	if (outcome.failed)
+	{
+		const char *s = outcome.error.sqlstate;
+
+		raise_not_connected(NameStr(hold->srvname),
+							MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4]),
+							outcome.error.message);
+	}
+	hold->xact = PGMC_XACT_IDLE;
+}
+
+/* The hold is in the list; make its connection usable, or end it. */
+static void
+make_usable(PgmcHold *hold, const PgmcServer *server, const PgmcGrant *grant,
+			TimestampTz deadline)
+{
+	PG_TRY();
+	{
+		hold->deadline = deadline;
+		if (!grant->open || grant->options_hash != server->options_hash)
+			connect_hold(hold, server);
+		else
+		{
+			pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot);
+			hold->xact = PGMC_XACT_IDLE;
+		}
+		hold->deadline = 0;
+	}
+	PG_CATCH();
+	{
+		pgmc_session_end_call(hold);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+static void
+check_registry(void)
+{
+	pgmc_registry_attach();
+	if (!pgmc_registry_current())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library of pgmc was replaced while this session was using it"),
+				 errhint("Reconnect, so that this session loads the new library.")));
+	if (!exit_registered)
+		before_shmem_exit(at_exit, (Datum) 0);
+	exit_registered = true;
+}
+
+PgmcHold *
+pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
+					 int64 timeout)
+{
+	TimestampTz deadline = deadline_of(timeout);
+	PgmcHold   *hold;
+	PgmcGrant	grant;
+	volatile bool granted = false;
+
+	check_registry();
+	hold = make_hold(server, scope);
+	PG_TRY();
+	{
+		granted = get_slot(server, scope, try, deadline, &grant);
+	}
+	PG_CATCH();
+	{
+		pfree(hold);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!granted)
+	{
+		pfree(hold);
+		return NULL;
+	}
+	hold->slot = grant.slot;
+	hold->epoch = grant.epoch;
+	dlist_push_head(&holds, &hold->node);
+	if (scope != PGMC_SCOPE_CALL)
+		taken.at = 0;
+	make_usable(hold, server, &grant, deadline);
+	return hold;
+}
+
+/* ---- finding ---- */
+
+PgmcHold *
+pgmc_session_innermost(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->scope != PGMC_SCOPE_CALL)
+			return hold;
+	}
+	return NULL;
+}
+
+static bool
+same_key(const PgmcKey *a, const PgmcKey *b)
+{
+	return a->dbid == b->dbid && a->serverid == b->serverid &&
+		a->umid == b->umid && namestrcmp((Name) &a->login, NameStr(b->login)) == 0;
+}
+
+PgmcHold *
+pgmc_session_find(const PgmcServer *server)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->scope != PGMC_SCOPE_CALL && same_key(&hold->key, &server->key))
+			return hold;
+	}
+	return NULL;
+}
+
+/* any hold of a server with this name, whoever it belongs to */
+static PgmcHold *
+find_by_name(const char *srvname)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->scope != PGMC_SCOPE_CALL &&
+			strcmp(NameStr(hold->srvname), srvname) == 0)
+			return hold;
+	}
+	return NULL;
+}
+
+static PGMC_NORETURN void
+raise_no_hold(const char *srvname)
+{
+	bool		abort_took_it = taken.at != 0 &&
+		(srvname == NULL || strcmp(NameStr(taken.srvname), srvname) == 0);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 srvname == NULL ?
+			 errmsg("this session holds no managed connection") :
+			 errmsg("this session holds no managed connection of server \"%s\"",
+					srvname),
+			 !abort_took_it ? 0 :
+			 errdetail("The hold of server \"%s\" ended at %s, when the %s it was used in was aborted.",
+					   NameStr(taken.srvname), timestamptz_to_str(taken.at),
+					   taken.subxact ? "subtransaction" : "transaction"),
+			 errhint("Call pgmc.acquire() first.")));
+	pg_unreachable();
+}
+
+static PGMC_NORETURN void
+raise_not_yours(const PgmcHold *hold)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("hold of server \"%s\" belongs to another role",
+					NameStr(hold->srvname)),
+			 errdetail("It was acquired for login role \"%s\".",
+					   NameStr(hold->key.login))));
+	pg_unreachable();
+}
+
+PgmcHold *
+pgmc_session_hold(const char *srvname)
+{
+	PgmcHold   *hold;
+	const PgmcServer *server;
+
+	if (srvname == NULL)
+	{
+		hold = pgmc_session_innermost();
+		if (hold == NULL)
+			raise_no_hold(NULL);
+		server = pgmc_options_resolve(NameStr(hold->srvname));
+		if (!same_key(&hold->key, &server->key))
+			raise_not_yours(hold);
+		return hold;
+	}
+	server = pgmc_options_resolve(srvname);
+	hold = pgmc_session_find(server);
+	if (hold == NULL)
+	{
+		hold = find_by_name(srvname);
+		if (hold != NULL)
+			raise_not_yours(hold);
+		raise_no_hold(srvname);
+	}
+	return hold;
+}
+
+const char *
+pgmc_hold_srvname(const PgmcHold *hold)
+{
+	return NameStr(hold->srvname);
+}
+
+int
+pgmc_hold_slot(const PgmcHold *hold)
+{
+	return hold->slot;
+}
+
+bool
+pgmc_hold_own_database(const PgmcHold *hold)
+{
+	return hold->own_database;
+}
+
+/* ---- using ---- */
+
+static PGMC_NORETURN void
+raise_copy(const PgmcHold *hold)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("COPY to or from the client is not supported on server \"%s\"",
+					NameStr(hold->srvname)),
+			 errhint("COPY to or from a file of the server works, and so does INSERT.")));
+	pg_unreachable();
+}
+
+/* The connection ended under the request. */
+static PGMC_NORETURN void
+raise_lost(const PgmcHold *hold, const PgmcFields *error)
+{
+	const char *s = error->sqlstate;
+
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4])),
+			 strcmp(s, "08007") == 0 ?
+			 errmsg("connection of server \"%s\" was lost while committing",
+					NameStr(hold->srvname)) :
+			 errmsg("connection of server \"%s\" was lost",
+					NameStr(hold->srvname)),
+			 error->message && error->message[0] != '\0' ?
+			 errdetail_internal("%s", error->message) : 0,
+			 strcmp(s, "08007") == 0 ?
+			 errhint("It is not known whether the transaction was committed.") :
+			 errhint("Release it and acquire it again.")));
+	pg_unreachable();
+}
+
+static void
+check_outcome(PgmcHold *hold, const PgmcOutcome *outcome, const char *command)
+{
+	if (outcome->flags & PGMC_DONE_COPY)
+		raise_copy(hold);
+	if (outcome->lost)
+		raise_lost(hold, &outcome->error);
+	if (outcome->failed)
+		pgmc_report(ERROR, &outcome->error, NameStr(hold->srvname), command);
+	if (outcome->flags & PGMC_DONE_LEFT_OPEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("command left a transaction open on server \"%s\"",
+						NameStr(hold->srvname)),
+				 errdetail("It has been rolled back.")));
+}
+
+void
+pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
+					 PgmcSink *sink, PgmcDone *done)
+{
+	PgmcOutcome outcome;
+
+	pgmc_talk_execute(hold, exec, flags, sink, &outcome);
+	check_outcome(hold, &outcome, exec->command);
+	*done = outcome.done;
+}
+
+uint8
+pgmc_session_exec_flags(const PgmcHold *hold)
+{
+	return hold->autocommit ? 0 : PGMC_EXEC_BEGIN;
+}
+
+/* A connection that is lost or revoked raises, even where there is nothing to end. */
+static void
+check_usable(PgmcHold *hold)
+{
+	PgmcChannelState state;
+
+	pgmc_talk_settle(hold);
+	state = pgmc_talk_state(hold);
+	if (state != PGMC_CHANNEL_OK)
+		pgmc_talk_raise(hold, state);
+}
+
+void
+pgmc_session_commit(PgmcHold *hold)
+{
+	PgmcOutcome outcome;
+
+	check_usable(hold);
+	if (hold->xact == PGMC_XACT_IDLE)
+		return;
+	pgmc_talk_simple(hold, PGMC_REQUEST_COMMIT, &outcome);
+	check_outcome(hold, &outcome, NULL);
+	if (outcome.flags & PGMC_DONE_NOT_COMMITTED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+				 errmsg("transaction on server \"%s\" had failed and could not be committed",
+						NameStr(hold->srvname)),
+				 errdetail("It has been rolled back.")));
+}
+
+void
+pgmc_session_rollback(PgmcHold *hold)
+{
+	PgmcOutcome outcome;
+
+	check_usable(hold);
+	if (hold->xact == PGMC_XACT_IDLE)
+		return;
+	pgmc_talk_simple(hold, PGMC_REQUEST_ROLLBACK, &outcome);
+	check_outcome(hold, &outcome, NULL);
+}
+
+void
+pgmc_session_set_autocommit(PgmcHold *hold, bool enabled)
+{
+	check_usable(hold);
+	if (hold->xact != PGMC_XACT_IDLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("autocommit cannot be changed inside a transaction on server \"%s\"",
+						NameStr(hold->srvname)),
+				 errhint("Call pgmc.commit() or pgmc.rollback() first.")));
+	hold->autocommit = enabled;
+}
+
+/* ---- releasing ---- */
+
+void
+pgmc_session_end_call(PgmcHold *hold)
+{
+	(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+}
+
+/* Is the hold's connection lost or revoked?  Then there is less to do. */
+static bool
+release_broken(PgmcHold *hold)
+{
+	NameData	srvname = hold->srvname;
+
+	if (pgmc_talk_state(hold) == PGMC_CHANNEL_OK)
+		return false;
+	if (give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY))
+		warn_rolled_back(NameStr(srvname));
+	return true;
+}
+
+void
+pgmc_session_release(PgmcHold *hold, bool close)
+{
+	NameData	srvname = hold->srvname;
+	PgmcKey		key = hold->key;
+	bool		dirty;
+
+	if (release_broken(hold))
+		return;
+	pgmc_talk_settle(hold);
+	dirty = give_back(hold, close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_CLEAN,
+					  close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_DIRTY);
+	if (!dirty && !close)
+		return;
+	pgmc_session_await_recovery(&key);
+	if (dirty)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("server \"%s\" was released with a transaction open",
+						NameStr(srvname)),
+				 errdetail("The transaction has been rolled back and the hold has ended."),
+				 errhint("Call pgmc.commit() or pgmc.rollback() before pgmc.release().")));
+}
+
+void
+pgmc_session_await_recovery(const PgmcKey *key)
+{
+	static uint32 event = 0;
+	ConditionVariable *cv = pgmc_registry_news_cv();
+	TimestampTz give_up;
+
+	if (!pgmc_registry_recovering(key))
+		return;
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcRecovery");
+	give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										  RECOVERY_PATIENCE_MS);
+	ConditionVariablePrepareToSleep(cv);
+	while (pgmc_registry_recovering(key) && GetCurrentTimestamp() < give_up)
+		ConditionVariableTimedSleep(cv, RECOVERY_PATIENCE_MS / 10, event);
+	ConditionVariableCancelSleep();
+}
+
+PgmcXactStatus
+pgmc_session_status(PgmcHold *hold)
+{
+	if (pgmc_talk_state(hold) != PGMC_CHANNEL_OK)
+		return PGMC_XACT_CLOSED;
+	if (hold->in_flight)
+		return PGMC_XACT_ACTIVE;
+	pgmc_talk_settle(hold);
+	return hold->xact;
+}
+
+int
+pgmc_session_close_idle(Oid serverid, int *held)
+{
+	int			closed = 0;
+
+	for (int i = 0; i < pgmc_registry_slots(); i++)
+	{
+		PgmcSlot	slot;
+
+		pgmc_registry_slot(i, &slot);
+		if (slot.state == PGMC_CONN_FREE || slot.key.dbid != MyDatabaseId ||
+			slot.key.serverid != serverid)
+			continue;
+		pgmc_session_await_recovery(&slot.key);
+		if (pgmc_registry_close_idle(i, &slot.key))
+		{
+			closed++;
+			pgmc_session_await_recovery(&slot.key);
+			continue;
+		}
+		pgmc_registry_slot(i, &slot);
+		if (slot.state == PGMC_CONN_HELD && slot.key.serverid == serverid)
+			(*held)++;
+	}
+	return closed;
+}

@@ -1,0 +1,117 @@
+/*
+ * session.h
+ *		What this session holds: acquiring, waiting, talking, releasing.
+ *
+ * A hold is the exclusive use of one managed connection.  It ends by a release,
+ * by the abort of the (sub)transaction it belongs to, or with the session; in
+ * the last two cases without waiting and without errors, because the worker
+ * cleans up behind it.
+ */
+#ifndef PGMC_SESSION_H
+#define PGMC_SESSION_H
+
+#include "options.h"
+#include "wire.h"
+
+typedef struct PgmcHold PgmcHold;
+
+/* Where a request's rows go.  All of it may raise errors. */
+typedef struct PgmcReader PgmcReader;
+typedef struct PgmcSink PgmcSink;
+struct PgmcSink
+{
+	/*
+	 * A result's columns.  With ask, the answer is PGMC_EXEC_BINARY or 0; else
+	 * it is ignored.  Comes again where a string has several results.
+	 */
+	uint8		(*describe) (PgmcSink *sink, const PgmcDescribe *desc,
+							 uint8 flags);
+
+	/* A row: length bytes, all of which must be taken from the reader. */
+	void		(*row) (PgmcSink *sink, PgmcReader *reader, uint32 length);
+};
+
+/* Take the next length bytes of the row's frame; waits for them. */
+extern void pgmc_reader_take(PgmcReader *reader, void *dst, Size length);
+
+/* how a hold is acquired */
+typedef enum PgmcScope
+{
+	PGMC_SCOPE_SESSION,			/* until released */
+	PGMC_SCOPE_XACT,			/* until the transaction ends */
+	PGMC_SCOPE_CALL				/* during one call: autonomous, run */
+} PgmcScope;
+
+/* Callbacks; once a process. */
+extern void pgmc_session_init(void);
+
+/*
+ * Take a connection of the server, opening it where it is not; NULL when try
+ * is set and somebody else has it.  Waits for at most timeout milliseconds
+ * (0: no limit), lock_timeout and pgmc.acquire_timeout.
+ *
+ * Errors: 55006, 55P03, 53300, 08001 or what the refusing server gave, 08006.
+ */
+extern PgmcHold *pgmc_session_acquire(const PgmcServer *server, PgmcScope scope,
+									  bool try, int64 timeout);
+
+/*
+ * The hold that a call means: of that server, or the innermost; checks that
+ * the current user may use it.  Errors: 55000 none, 42501 somebody else's.
+ */
+extern PgmcHold *pgmc_session_hold(const char *srvname);
+
+/* The same without errors, for looking; NULL: none. */
+extern PgmcHold *pgmc_session_find(const PgmcServer *server);
+extern PgmcHold *pgmc_session_innermost(void);
+
+extern const char *pgmc_hold_srvname(const PgmcHold *hold);
+extern int	pgmc_hold_slot(const PgmcHold *hold);
+extern bool pgmc_hold_own_database(const PgmcHold *hold);
+
+/*
+ * Run a command in the hold and wait for its end.  Errors of the loopback
+ * server are raised as they were; 08006 lost, 25P03 revoked, 0A000 COPY,
+ * 25001 an autonomous command that left a transaction open.
+ */
+extern void pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec,
+								 uint8 flags, PgmcSink *sink, PgmcDone *done);
+
+/* End the loopback transaction.  Errors as above, and 25P02. */
+extern void pgmc_session_commit(PgmcHold *hold);
+extern void pgmc_session_rollback(PgmcHold *hold);
+
+/* Errors: 25001 inside a transaction. */
+extern void pgmc_session_set_autocommit(PgmcHold *hold, bool enabled);
+
+/* the flags that an ordinary command in this hold needs */
+extern uint8 pgmc_session_exec_flags(const PgmcHold *hold);
+
+/*
+ * End the hold.  Errors: 25001 where a transaction was open, after it has been
+ * rolled back and the hold has ended.
+ */
+extern void pgmc_session_release(PgmcHold *hold, bool close);
+
+/* End the hold of one call, in whatever state; no errors, no waiting. */
+extern void pgmc_session_end_call(PgmcHold *hold);
+
+/* End all holds with a WARNING for each open transaction; returns how many. */
+extern int	pgmc_session_release_all(void);
+
+/* Transaction status of the hold's connection; CLOSED when lost or revoked. */
+extern PgmcXactStatus pgmc_session_status(PgmcHold *hold);
+
+/*
+ * Close the idle connections of a server in this database, whoever's they are,
+ * and wait for it; *held: those that could not be.
+ */
+extern int	pgmc_session_close_idle(Oid serverid, int *held);
+
+/*
+ * Wait until no recovery is going on in the slot, or for a second at most:
+ * for calls that report a status which is about to change by itself.
+ */
+extern void pgmc_session_await_recovery(const PgmcKey *key);
+
+#endif							/* PGMC_SESSION_H */

@@ -1,0 +1,622 @@
+/*
+ * talk.c
+ *		A holder's requests to the worker, and the replies to them.
+ *
+ * A request that is interrupted (by an error of any kind, here or in whoever
+ * takes its rows) is dropped: the worker is told to end it, and the hold must
+ * settle before the next one.  Where what is in flight may commit, its outcome
+ * is waited for instead, and the error says in its DETAIL what became of it.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "registry.h"
+#include "result.h"
+#include "talk.h"
+
+/* how long a process that shall end waits for the outcome of a commit */
+#define DIE_PATIENCE_MS	5000
+
+/* what is known of a commit when an error must tell */
+typedef enum Fate
+{
+	FATE_UNKNOWN,
+	FATE_COMMITTED,
+	FATE_NOT_COMMITTED
+} Fate;
+
+static void
+wait_latch(long timeout)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcReply");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+					 (timeout >= 0 ? WL_TIMEOUT : 0), timeout, event);
+	ResetLatch(MyLatch);
+}
+
+static PgmcChannel *
+channel_of(const PgmcHold *hold)
+{
+	return pgmc_registry_channel(hold->slot);
+}
+
+/* ---- errors of the hold itself ---- */
+
+void
+pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
+{
+	PgmcSlot	slot;
+
+	if (state == PGMC_CHANNEL_FENCED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+				 errmsg("hold of server \"%s\" was revoked",
+						NameStr(hold->srvname)),
+				 errhint("Release it and acquire it again.")));
+
+	pgmc_registry_slot(hold->slot, &slot);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("connection of server \"%s\" was lost",
+					NameStr(hold->srvname)),
+			 slot.last_error[0] != '\0' ?
+			 errdetail_internal("%s", slot.last_error) : 0,
+			 errhint("Release it and acquire it again.")));
+}
+
+PgmcChannelState
+pgmc_talk_state(PgmcHold *hold)
+{
+	bool		aborting;
+
+	return pgmc_channel_check(channel_of(hold), hold->epoch, &aborting);
+}
+
+void
+pgmc_talk_drop(PgmcHold *hold)
+{
+	if (!hold->in_flight)
+		return;
+	hold->in_flight = false;
+	hold->committing = false;
+	hold->interrupted = false;
+	hold->xact = PGMC_XACT_ACTIVE;
+	hold->aborting =
+		pgmc_channel_ask_abort(channel_of(hold), hold->epoch) == PGMC_CHANNEL_OK;
+	pgmc_registry_wake_worker();
+}
+
+void
+pgmc_talk_settle(PgmcHold *hold)
+{
+	PgmcChannelState state;
+	bool		aborting;
+
+	if (hold->in_flight)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("server \"%s\" is running a command of this session",
+						NameStr(hold->srvname))));
+	while (hold->aborting)
+	{
+		state = pgmc_channel_check(channel_of(hold), hold->epoch, &aborting);
+		if (state != PGMC_CHANNEL_OK)
+			pgmc_talk_raise(hold, state);
+		if (aborting)
+		{
+			CHECK_FOR_INTERRUPTS();
+			wait_latch(-1);
+			continue;
+		}
+		hold->aborting = false;
+		hold->xact = pgmc_registry_xact_status(hold->slot);
+	}
+}
+
+/* ---- interrupts while something may commit ---- */
+
+/*
+ * Error context callback that gives an interrupt's error its DETAIL; as it
+ * sets it at the end, it leaves alone what has one.
+ */
+static void
+tell_fate(void *arg)
+{
+	switch (*(Fate *) arg)
+	{
+		case FATE_COMMITTED:
+			errdetail("The command on the managed connection was committed.");
+			break;
+		case FATE_NOT_COMMITTED:
+			errdetail("The command on the managed connection was not committed.");
+			break;
+		case FATE_UNKNOWN:
+			errdetail("It is not known whether the command on the managed connection was committed.");
+			break;
+	}
+}
+
+static void
+process_interrupts(Fate fate)
+{
+	ErrorContextCallback callback;
+
+	callback.callback = tell_fate;
+	callback.arg = &fate;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	CHECK_FOR_INTERRUPTS();
+	error_context_stack = callback.previous;
+}
+
+static bool
+interrupt_is_final(void)
+{
+	return InterruptPending && (QueryCancelPending || ProcDiePending) &&
+		InterruptHoldoffCount == 0 && CritSectionCount == 0;
+}
+
+/*
+ * Before each sleep.  An interrupt of something that may commit is passed on
+ * to the loopback statement and kept until its outcome is known; only a
+ * process that is told to end doesn't wait for it for ever.
+ */
+static void
+heed_interrupts(PgmcHold *hold, TimestampTz *patience)
+{
+	if (!hold->committing)
+	{
+		CHECK_FOR_INTERRUPTS();
+		return;
+	}
+	if (interrupt_is_final())
+	{
+		if (!hold->interrupted)
+		{
+			(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch);
+			pgmc_registry_wake_worker();
+		}
+		hold->interrupted = true;
+		if (ProcDiePending && *patience == 0)
+			*patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													DIE_PATIENCE_MS);
+		if (*patience != 0 && GetCurrentTimestamp() >= *patience)
+			process_interrupts(FATE_UNKNOWN);
+	}
+	else
+		process_interrupts(FATE_UNKNOWN);
+}
+
+static void
+check_deadline(PgmcHold *hold)
+{
+	if (hold->deadline == 0 || GetCurrentTimestamp() < hold->deadline)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while a connection of server \"%s\" was being opened",
+					NameStr(hold->srvname))));
+}
+
+static long
+time_left(TimestampTz a, TimestampTz b)
+{
+	TimestampTz at = a != 0 && (b == 0 || a < b) ? a : b;
+
+	return at == 0 ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
+}
+
+static void
+wait_for_worker(PgmcHold *hold, TimestampTz *patience)
+{
+	check_deadline(hold);
+	heed_interrupts(hold, patience);
+	wait_latch(time_left(hold->deadline, *patience));
+}
+
+/* ---- bytes ---- */
+
+static void
+send_bytes(PgmcHold *hold, const char *data, Size length)
+{
+	TimestampTz patience = 0;
+
+	while (length > 0)
+	{
+		Size		done;
+		PgmcChannelState state = pgmc_channel_send(channel_of(hold), hold->slot,
+												   hold->epoch, data, length,
+												   &done);
+
+		if (state != PGMC_CHANNEL_OK)
+			pgmc_talk_raise(hold, state);
+		data += done;
+		length -= done;
+		if (done == 0)
+		{
+			pgmc_registry_wake_worker();
+			wait_for_worker(hold, &patience);
+		}
+	}
+}
+
+/* Have at least one byte in the reader's buffer. */
+static void
+fill(PgmcReader *reader)
+{
+	PgmcHold   *hold = reader->hold;
+	TimestampTz patience = 0;
+
+	reader->at = reader->end = 0;
+	for (;;)
+	{
+		bool		wake;
+		PgmcChannelState state =
+			pgmc_channel_receive(channel_of(hold), hold->slot, hold->epoch,
+								 reader->buf, sizeof(reader->buf),
+								 &reader->end, &wake);
+
+		if (wake)
+			pgmc_registry_wake_worker();
+		if (reader->end > 0)
+			return;
+		if (state != PGMC_CHANNEL_OK)
+		{
+			hold->in_flight = false;
+			pgmc_talk_raise(hold, state);
+		}
+		wait_for_worker(hold, &patience);
+	}
+}
+
+static void
+take_bytes(PgmcReader *reader, void *dst, Size length)
+{
+	char	   *to = dst;
+
+	while (length > 0)
+	{
+		Size		n;
+
+		if (reader->at == reader->end)
+			fill(reader);
+		n = Min(length, reader->end - reader->at);
+		if (to != NULL)
+		{
+			memcpy(to, reader->buf + reader->at, n);
+			to += n;
+		}
+		reader->at += n;
+		length -= n;
+	}
+}
+
+void
+pgmc_reader_take(PgmcReader *reader, void *dst, Size length)
+{
+	if (length > reader->frame_left)
+		elog(ERROR, "row of pgmc is shorter than its header says");
+	take_bytes(reader, dst, length);
+	reader->frame_left -= length;
+
+	/* a long row without waiting shall be interruptible as well */
+	if (!reader->hold->committing)
+		CHECK_FOR_INTERRUPTS();
+}
+
+static void
+next_frame(PgmcReader *reader, PgmcFrame *frame)
+{
+	char		header[PGMC_FRAME_SIZE];
+
+	take_bytes(reader, NULL, reader->frame_left);
+	reader->frame_left = 0;
+	take_bytes(reader, header, sizeof(header));
+	pgmc_wire_read_header(header, frame);
+	reader->frame_left = frame->length;
+}
+
+static char *
+take_payload(PgmcReader *reader, const PgmcFrame *frame)
+{
+	char	   *payload = MemoryContextAllocHuge(CurrentMemoryContext,
+												 (Size) frame->length + 1);
+
+	take_bytes(reader, payload, frame->length);
+	reader->frame_left = 0;
+	return payload;
+}
+
+/* ---- replies ---- */
+
+static PGMC_NORETURN void
+bad_frame(const PgmcFrame *frame)
+{
+	elog(ERROR, "malformed reply of the pgmc worker, type %d", frame->type);
+	pg_unreachable();
+}
+
+static void
+take_notice(PgmcHold *hold, const PgmcFrame *frame, const char *command)
+{
+	char	   *payload = take_payload(&hold->reader, frame);
+	PgmcFields	fields;
+
+	if (!pgmc_wire_read_fields(payload, frame->length, &fields))
+		bad_frame(frame);
+	pgmc_report(pgmc_notice_level(&fields), &fields, NameStr(hold->srvname),
+				command);
+	pfree(payload);
+}
+
+static void
+take_describe(PgmcHold *hold, const PgmcFrame *frame, PgmcSink *sink)
+{
+	char	   *payload = take_payload(&hold->reader, frame);
+	PgmcDescribe desc;
+	uint8		format = 0;
+
+	if (!pgmc_wire_read_describe(payload, frame->length, &desc))
+		bad_frame(frame);
+	if (sink != NULL)
+		format = sink->describe(sink, &desc, frame->flags);
+	if (frame->flags & PGMC_DESCRIBE_ASK)
+	{
+		char		answer[PGMC_FRAME_SIZE];
+
+		pgmc_wire_header(answer, PGMC_REQUEST_FORMAT, format, hold->seq, 0);
+		send_bytes(hold, answer, sizeof(answer));
+		pgmc_registry_wake_worker();
+	}
+	pfree(desc.columns);
+	pfree(payload);
+}
+
+static void
+take_error(PgmcHold *hold, const PgmcFrame *frame, PgmcOutcome *outcome)
+{
+	char	   *payload = take_payload(&hold->reader, frame);
+
+	if (!pgmc_wire_read_fields(payload, frame->length, &outcome->error))
+		bad_frame(frame);
+	outcome->failed = true;
+}
+
+static void
+take_done(PgmcHold *hold, const PgmcFrame *frame, PgmcOutcome *outcome)
+{
+	char		payload[64];
+
+	if (frame->length > sizeof(payload))
+		bad_frame(frame);
+	take_bytes(&hold->reader, payload, frame->length);
+	hold->reader.frame_left = 0;
+	if (!pgmc_wire_read_done(payload, frame->length, &outcome->done))
+		bad_frame(frame);
+	outcome->flags = frame->flags;
+	hold->xact = outcome->done.xact_status;
+}
+
+/*
+ * Read replies until the final one.  Without a sink, rows are skipped; with
+ * quiet, so is all but the final one.
+ */
+static void
+read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
+			 bool quiet, PgmcOutcome *outcome)
+{
+	PgmcFrame	frame;
+
+	for (;;)
+	{
+		next_frame(&hold->reader, &frame);
+		if (frame.seq != hold->seq)
+			continue;
+		switch (frame.type)
+		{
+			case PGMC_REPLY_NOTICE:
+				if (!quiet)
+					take_notice(hold, &frame, command);
+				break;
+			case PGMC_REPLY_DESCRIBE:
+				if (!quiet)
+					take_describe(hold, &frame, sink);
+				break;
+			case PGMC_REPLY_ROW:
+				if (sink != NULL)
+					sink->row(sink, &hold->reader, frame.length);
+				break;
+			case PGMC_REPLY_ERROR:
+				take_error(hold, &frame, outcome);
+				break;
+			case PGMC_REPLY_DONE:
+				take_done(hold, &frame, outcome);
+				hold->in_flight = false;
+				return;
+			case PGMC_REPLY_LOST:
+				take_error(hold, &frame, outcome);
+				outcome->lost = true;
+				hold->in_flight = false;
+				return;
+			default:
+				bad_frame(&frame);
+		}
+	}
+}
+
+static Fate
+fate_of(const PgmcOutcome *outcome)
+{
+	if (!outcome->failed)
+		return outcome->flags & (PGMC_DONE_NOT_COMMITTED | PGMC_DONE_LEFT_OPEN) ?
+			FATE_NOT_COMMITTED : FATE_COMMITTED;
+	if (outcome->lost && strcmp(outcome->error.sqlstate, "08007") == 0)
+		return FATE_UNKNOWN;
+	return FATE_NOT_COMMITTED;
+}
+
+/*
+ * An error has struck in the middle of something that may commit: wait for
+ * the outcome and add it to the error.
+ */
+static PGMC_NORETURN void
+rethrow_with_fate(PgmcHold *hold, MemoryContext context)
+{
+	PgmcOutcome outcome = {0};
+	ErrorData  *edata;
+	volatile Fate fate = FATE_UNKNOWN;
+
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	FlushErrorState();
+
+	(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch);
+	pgmc_registry_wake_worker();
+	PG_TRY();
+	{
+		read_replies(hold, NULL, NULL, true, &outcome);
+		fate = fate_of(&outcome);
+	}
+	PG_CATCH();
+	{
+		/* lost as well, or told to end: the first error is the better one */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		pgmc_talk_drop(hold);
+	}
+	PG_END_TRY();
+	hold->committing = false;
+
+	if (edata->detail == NULL)
+		edata->detail = fate == FATE_COMMITTED ?
+			pstrdup("The command on the managed connection was committed.") :
+			fate == FATE_NOT_COMMITTED ?
+			pstrdup("The command on the managed connection was not committed.") :
+			pstrdup("It is not known whether the command on the managed connection was committed.");
+	ReThrowError(edata);
+	pg_unreachable();
+}
+
+/* ---- requests ---- */
+
+/* what is sent of a request besides its head */
+static void
+send_values(PgmcHold *hold, const PgmcExecute *exec)
+{
+	for (int i = 0; i < exec->nparams; i++)
+		if (exec->params[i].length >= 0)
+		{
+			send_bytes(hold, exec->params[i].value, exec->params[i].length);
+			send_bytes(hold, "", 1);
+		}
+}
+
+/* Most requests are small: they go in one piece, so that the worker wakes once. */
+static void
+send_request(PgmcHold *hold, StringInfo head, const PgmcExecute *exec)
+{
+	if (exec != NULL && exec->nparams > 0 &&
+		pgmc_wire_execute_size(exec) <= PGMC_COPY_MAX)
+	{
+		for (int i = 0; i < exec->nparams; i++)
+			if (exec->params[i].length >= 0)
+			{
+				appendBinaryStringInfo(head, exec->params[i].value,
+									   exec->params[i].length);
+				appendStringInfoChar(head, '\0');
+			}
+		exec = NULL;
+	}
+	send_bytes(hold, head->data, head->len);
+	if (exec != NULL)
+		send_values(hold, exec);
+	pgmc_registry_wake_worker();
+}
+
+static void
+talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
+	 PgmcSink *sink, PgmcOutcome *outcome)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	memset(outcome, 0, sizeof(*outcome));
+	hold->reader.at = hold->reader.end = hold->reader.frame_left = 0;
+	hold->interrupted = false;
+	hold->committing = false;
+	hold->in_flight = true;
+	hold->users++;
+	PG_TRY();
+	{
+		send_request(hold, head, exec);
+		hold->committing = committing;
+		read_replies(hold, sink, exec ? exec->command : NULL, false, outcome);
+	}
+	PG_CATCH();
+	{
+		hold->users--;
+		if (hold->in_flight && hold->committing)
+			rethrow_with_fate(hold, caller);
+		pgmc_talk_drop(hold);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	hold->users--;
+	hold->committing = false;
+	if (hold->interrupted)
+	{
+		hold->interrupted = false;
+		process_interrupts(fate_of(outcome));
+	}
+}
+
+void
+pgmc_talk_open(PgmcHold *hold, const PgmcOpen *open, PgmcOutcome *outcome)
+{
+	StringInfoData head;
+
+	initStringInfo(&head);
+	pgmc_wire_open(&head, ++hold->seq, open);
+	PG_TRY();
+	{
+		talk(hold, &head, NULL, false, NULL, outcome);
+	}
+	PG_FINALLY();
+	{
+		explicit_bzero(head.data, head.len);
+	}
+	PG_END_TRY();
+}
+
+void
+pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
+				  PgmcSink *sink, PgmcOutcome *outcome)
+{
+	StringInfoData head;
+
+	pgmc_talk_settle(hold);
+	initStringInfo(&head);
+	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
+	talk(hold, &head, exec, (flags & PGMC_EXEC_AUTONOMOUS) != 0, sink, outcome);
+	pfree(head.data);
+}
+
+void
+pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome)
+{
+	StringInfoData head;
+
+	pgmc_talk_settle(hold);
+	initStringInfo(&head);
+	pgmc_wire_end(&head, pgmc_wire_begin(&head, type, 0, ++hold->seq));
+	talk(hold, &head, NULL, type == PGMC_REQUEST_COMMIT, NULL, outcome);
+	pfree(head.data);
+}

@@ -1,0 +1,44 @@
+/*
+ * talk.h
+ *		A holder's requests to the worker, and the replies to them.
+ */
+#ifndef PGMC_TALK_H
+#define PGMC_TALK_H
+
+#include "hold.h"
+
+/* How a request ended, where it ended at all. */
+typedef struct PgmcOutcome
+{
+	PgmcDone	done;
+	uint8		flags;			/* PGMC_DONE_... */
+	bool		failed;			/* error has the reason */
+	bool		lost;			/* so it has, and the connection is gone */
+	PgmcFields	error;
+} PgmcOutcome;
+
+/*
+ * Make the hold ready for a request: wait until the worker has ended one that
+ * was dropped.  Errors: 08006, 25P03, 55006 (a call within a call).
+ */
+extern void pgmc_talk_settle(PgmcHold *hold);
+
+/* Like settle's, but of the present moment, and without errors. */
+extern PgmcChannelState pgmc_talk_state(PgmcHold *hold);
+
+/* Raise the error for a hold whose connection is lost or was revoked. */
+extern PGMC_NORETURN void pgmc_talk_raise(const PgmcHold *hold,
+										  PgmcChannelState state);
+
+/* Send a whole request and read all of its reply. */
+extern void pgmc_talk_open(PgmcHold *hold, const PgmcOpen *open,
+						   PgmcOutcome *outcome);
+extern void pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec,
+							  uint8 flags, PgmcSink *sink,
+							  PgmcOutcome *outcome);
+extern void pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome);
+
+/* Forget the request in flight; the worker ends it.  For abort paths. */
+extern void pgmc_talk_drop(PgmcHold *hold);
+
+#endif							/* PGMC_TALK_H */

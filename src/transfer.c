@@ -1,0 +1,144 @@
+/*
+ * transfer.c
+ *		How values travel between two servers and stay what they are.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/tupdesc.h"
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "transfer.h"
+
+static bool composite_ok(Oid type, bool own_database);
+
+/*
+ * Types whose binary format can be sent but not received, or means something
+ * else in another session.
+ */
+static bool
+is_pseudo_type(const Form_pg_type form, Oid type)
+{
+	return form->typtype == TYPTYPE_PSEUDO && type != VOIDOID;
+}
+
+static bool
+form_ok(const Form_pg_type form, Oid type, bool own_database)
+{
+	if (!form->typisdefined || !OidIsValid(form->typsend) ||
+		!OidIsValid(form->typreceive) || is_pseudo_type(form, type))
+		return false;
+	switch (form->typtype)
+	{
+		case TYPTYPE_COMPOSITE:
+			return composite_ok(type, own_database);
+		case TYPTYPE_DOMAIN:
+			return pgmc_transfer_binary_ok(form->typbasetype, own_database);
+		case TYPTYPE_RANGE:
+			return pgmc_transfer_binary_ok(get_range_subtype(type), own_database);
+		case TYPTYPE_MULTIRANGE:
+			return pgmc_transfer_binary_ok(get_multirange_range(type), own_database);
+		default:
+			break;
+	}
+
+	/* true arrays are as good as their elements */
+	if (OidIsValid(form->typelem) && form->typlen == -1)
+		return pgmc_transfer_binary_ok(form->typelem, own_database);
+	return true;
+}
+
+bool
+pgmc_transfer_binary_ok(Oid type, bool own_database)
+{
+	HeapTuple	tuple;
+	bool		ok;
+
+	if (type >= FirstGenbkiObjectId && !own_database)
+		return false;
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	ok = form_ok((Form_pg_type) GETSTRUCT(tuple), type, own_database);
+	ReleaseSysCache(tuple);
+	return ok;
+}
+
+static bool
+composite_ok(Oid type, bool own_database)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
+	bool		ok = desc != NULL;
+
+	for (int i = 0; ok && i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped)
+			ok = pgmc_transfer_binary_ok(att->atttypid, own_database);
+	}
+	if (desc != NULL)
+		ReleaseTupleDesc(desc);
+	return ok;
+}
+
+int
+pgmc_transfer_begin_encoding(void)
+{
+	int			saved = pg_get_client_encoding();
+
+	if (saved != GetDatabaseEncoding())
+		SetClientEncoding(GetDatabaseEncoding());
+	return saved;
+}
+
+void
+pgmc_transfer_end_encoding(int saved)
+{
+	if (saved != GetDatabaseEncoding() && SetClientEncoding(saved) < 0)
+		elog(ERROR, "could not restore client encoding %d", saved);
+}
+
+static void
+set_for_now(const char *name, const char *value)
+{
+	if (value[0] != '\0')
+		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, DEBUG1, false);
+}
+
+int
+pgmc_transfer_begin_reading(const PgmcDescribe *desc)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	set_for_now("datestyle", desc->datestyle);
+	set_for_now("intervalstyle", desc->intervalstyle);
+	set_for_now("timezone", desc->timezone);
+	return nestlevel;
+}
+
+/* ISO dates and ISO 8601 intervals are read alike under every style. */
+int
+pgmc_transfer_begin_writing(void)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	set_for_now("datestyle", "ISO, YMD");
+	set_for_now("intervalstyle", "iso_8601");
+	set_for_now("extra_float_digits", "3");
+	set_for_now("search_path", "pg_catalog");
+	return nestlevel;
+}
+
+void
+pgmc_transfer_end_settings(int nestlevel)
+{
+	AtEOXact_GUC(true, nestlevel);
+}

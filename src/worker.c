@@ -1,0 +1,970 @@
+/*
+ * worker.c
+ *		The one background worker of the cluster: its wait loop.
+ *
+ * The loop waits for its latch (set by sessions that sent something or changed
+ * a connection's state), for the sockets of all connections and for the next
+ * deadline; then it serves every slot that has something to do.  Serving a
+ * slot never blocks, and an error in it costs that slot its connection and
+ * nobody else's.
+ *
+ * It is connected to no database, so it is in nobody's way, and it answers the
+ * server's barriers and catch-up interrupts each time it wakes.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/atomics.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "portability/instr_time.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/procsignal.h"
+#include "storage/sinval.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/pidfile.h"
+#include "utils/timestamp.h"
+
+#include "channel.h"
+#include "compat.h"
+#include "registry.h"
+#include "remote.h"
+#include "settings.h"
+#include "wire.h"
+#include "worker.h"
+
+#define TICK_MS		1000
+#define MAX_EVENTS	64
+#define LOCK_FILE	"postmaster.pid"
+
+/* what the worker is doing with a slot besides a request of its holder */
+typedef enum SlotDuty
+{
+	DUTY_NONE,
+	DUTY_DROP,					/* the holder dropped its request */
+	DUTY_DRAIN,					/* no holder: end what is running ... */
+	DUTY_RECOVER				/* ... and bring the connection to idle */
+} SlotDuty;
+
+/* the worker's side of a connection slot */
+typedef struct Slot
+{
+	MemoryContext context;		/* lives as long as the worker */
+	MemoryContext request_context;	/* reset when a request has ended */
+	PgmcRemote *remote;
+	SlotDuty	duty;
+	bool		forget;			/* recovery resets the session state, too */
+	bool		lost_pending;	/* tell the registry once out is empty */
+
+	/* the request being received or worked on */
+	char		header[PGMC_FRAME_SIZE];
+	Size		header_got;
+	PgmcFrame	frame;
+	char	   *body;			/* NULL: too large for us, bytes are dropped */
+	Size		body_got;
+	PgmcExecute exec;
+
+	/* frames on their way to the holder */
+	StringInfoData out;
+	int			out_sent;
+
+	/* the wait set's view */
+	int			socket;
+	uint64		serial;			/* of the PGconn that the socket is of */
+	uint32		events;
+	int			position;		/* in the wait set, -1: not in it */
+	bool		ready;			/* its socket had an event */
+	TimestampTz deadline;
+} Slot;
+
+static Slot *slots[PGMC_MAX_CONNECTIONS];
+static int	nslots = 0;			/* slots[i] may be set below it */
+static WaitEventSet *wait_set = NULL;
+static MemoryContext loop_context;
+
+/* ---- frames to the holder ---- */
+
+static void
+reset_out(Slot *slot)
+{
+	resetStringInfo(&slot->out);
+	slot->out_sent = 0;
+
+	/* don't keep what one huge value needed */
+	if (slot->out.maxlen > 4 * PGMC_OUTPUT_LIMIT)
+	{
+		pfree(slot->out.data);
+		initStringInfo(&slot->out);
+	}
+}
+
+/* Move what fits into the ring; true when something went. */
+static bool
+flush_out(int i)
+{
+	Slot	   *slot = slots[i];
+	bool		moved = false;
+
+	while (slot->out_sent < slot->out.len)
+	{
+		Size		n = pgmc_channel_worker_write(pgmc_registry_channel(i), i,
+												  slot->out.data + slot->out_sent,
+												  slot->out.len - slot->out_sent);
+
+		if (n == 0)
+			break;
+		slot->out_sent += n;
+		moved = true;
+	}
+	if (slot->out_sent == slot->out.len && slot->out.len > 0)
+		reset_out(slot);
+	if (moved)
+		pgmc_registry_wake_holder(i);
+	return moved;
+}
+
+static void
+reply_done(Slot *slot, uint8 flags)
+{
+	PgmcDone	done = {pgmc_remote_xact_status(slot->remote), 0};
+
+	pgmc_wire_done(&slot->out, flags, slot->frame.seq, &done);
+}
+
+static void
+reply_fields(Slot *slot, uint8 type, int sqlstate, const char *message)
+{
+	PgmcFields	fields = {0};
+
+	fields.sqlstate = unpack_sql_state(sqlstate);
+	fields.message = message;
+	pgmc_wire_fields(&slot->out, type, slot->frame.seq, &fields);
+}
+
+/* ---- requests from the holder ---- */
+
+static void
+forget_request(Slot *slot)
+{
+	slot->header_got = 0;
+	slot->body = NULL;
+	slot->body_got = 0;
+	MemoryContextReset(slot->request_context);
+}
+
+static void
+start_open(int i, const PgmcOpen *open)
+{
+	Slot	   *slot = slots[i];
+
+	pgmc_registry_set_opening(i, true);
+	slot->lost_pending = false;
+	pgmc_remote_open(slot->remote, open);
+}
+
+static void
+refuse(Slot *slot, const char *message)
+{
+	reply_fields(slot, PGMC_REPLY_ERROR, ERRCODE_PROTOCOL_VIOLATION, message);
+	reply_done(slot, PGMC_DONE_REFUSED);
+	forget_request(slot);
+}
+
+/* A request is here in full. */
+static void
+start_request(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcOpen	open;
+
+	if (slot->frame.length > 0 && slot->body == NULL)
+	{
+		reply_fields(slot, PGMC_REPLY_ERROR, ERRCODE_OUT_OF_MEMORY,
+					 "request is too large for the memory of the pgmc worker");
+		reply_done(slot, PGMC_DONE_REFUSED);
+		forget_request(slot);
+		return;
+	}
+	if (slot->frame.type == PGMC_REQUEST_OPEN)
+	{
+		if (pgmc_wire_read_open(slot->body, slot->frame.length, &open))
+		{
+			start_open(i, &open);
+			explicit_bzero(slot->body, slot->frame.length);
+		}
+		else
+			refuse(slot, "malformed request to open a connection");
+		return;
+	}
+	if (pgmc_remote_state(slot->remote) != PGMC_REMOTE_READY)
+	{
+		reply_fields(slot, PGMC_REPLY_LOST, ERRCODE_CONNECTION_FAILURE,
+					 "connection is not open");
+		forget_request(slot);
+		return;
+	}
+	switch (slot->frame.type)
+	{
+		case PGMC_REQUEST_EXECUTE:
+			if (pgmc_wire_read_execute(slot->body, slot->frame.length, &slot->exec))
+				pgmc_remote_execute(slot->remote, slot->frame.flags,
+									slot->frame.seq, &slot->exec);
+			else
+				refuse(slot, "malformed request to execute a command");
+			break;
+		case PGMC_REQUEST_COMMIT:
+			pgmc_remote_commit(slot->remote, slot->frame.seq);
+			break;
+		case PGMC_REQUEST_ROLLBACK:
+			pgmc_remote_rollback(slot->remote, slot->frame.seq);
+			break;
+		default:
+			refuse(slot, "unknown request");
+			return;
+	}
+	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
+		pgmc_registry_set_xact_status(i, PGMC_XACT_ACTIVE);
+}
+
+static void
+start_body(Slot *slot)
+{
+	pgmc_wire_read_header(slot->header, &slot->frame);
+	slot->body_got = 0;
+	slot->body = NULL;
+	if (slot->frame.length > 0)
+		slot->body = MemoryContextAllocExtended(slot->request_context,
+												slot->frame.length,
+												MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+}
+
+/* Read up to length bytes from the holder, or drop them where dst is NULL. */
+static Size
+read_bytes(int i, char *dst, Size length)
+{
+	char		dropped[1024];
+	bool		wake;
+	Size		n;
+
+	if (dst == NULL)
+	{
+		dst = dropped;
+		length = Min(length, sizeof(dropped));
+	}
+	n = pgmc_channel_worker_read(pgmc_registry_channel(i), i, dst, length, &wake);
+	if (wake)
+		pgmc_registry_wake_holder(i);
+	return n;
+}
+
+/* The holder's word on a task that asks for it. */
+static bool
+read_answer(int i)
+{
+	Slot	   *slot = slots[i];
+	char		header[PGMC_FRAME_SIZE];
+	PgmcFrame	frame;
+
+	if (read_bytes(i, header, sizeof(header)) != sizeof(header))
+		return false;
+	pgmc_wire_read_header(header, &frame);
+	if (frame.type == PGMC_REQUEST_FORMAT)
+		pgmc_remote_format(slot->remote, frame.flags);
+	return true;
+}
+
+/* Take what the holder has sent; true if there was anything. */
+static bool
+read_request(int i)
+{
+	Slot	   *slot = slots[i];
+	bool		any = false;
+
+	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
+		return read_answer(i);
+	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING)
+		return false;
+
+	for (;;)
+	{
+		Size		n;
+
+		if (slot->header_got < PGMC_FRAME_SIZE)
+		{
+			n = read_bytes(i, slot->header + slot->header_got,
+						   PGMC_FRAME_SIZE - slot->header_got);
+			slot->header_got += n;
+			if (n > 0 && slot->header_got == PGMC_FRAME_SIZE)
+				start_body(slot);
+		}
+		else if (slot->body_got < slot->frame.length)
+		{
+			n = read_bytes(i, slot->body ? slot->body + slot->body_got : NULL,
+						   slot->frame.length - slot->body_got);
+			slot->body_got += n;
+		}
+		else
+		{
+			start_request(i);
+			return true;
+		}
+		if (n == 0)
+			return any;
+		any = true;
+	}
+}
+
+/* ---- recovery ---- */
+
+static void
+drop_in_flight(int i)
+{
+	forget_request(slots[i]);
+	reset_out(slots[i]);
+}
+
+static void
+finish_recovery(int i)
+{
+	Slot	   *slot = slots[i];
+
+	slot->duty = DUTY_NONE;
+	drop_in_flight(i);
+	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, false);
+	pgmc_registry_set_xact_status(i, pgmc_remote_xact_status(slot->remote));
+	pgmc_registry_recovered(i, slot->forget);
+}
+
+/* The connection is gone and so is all that was on its way. */
+static void
+finish_lost(int i, const char *why)
+{
+	Slot	   *slot = slots[i];
+
+	slot->duty = DUTY_NONE;
+	slot->lost_pending = false;
+	drop_in_flight(i);
+	pgmc_registry_lost(i, why);
+}
+
+static void
+begin_recovery(int i, const PgmcSlot *info)
+{
+	Slot	   *slot = slots[i];
+
+	slot->forget = info->last_session == 0;
+	drop_in_flight(i);
+	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
+	switch (pgmc_remote_state(slot->remote))
+	{
+		case PGMC_REMOTE_CLOSED:
+			finish_lost(i, slot->lost_pending ? pgmc_remote_error(slot->remote) :
+						"connection is not open");
+			break;
+		case PGMC_REMOTE_CONNECTING:
+			pgmc_remote_close(slot->remote);
+			finish_lost(i, "opening was given up");
+			break;
+		case PGMC_REMOTE_READY:
+			slot->duty = DUTY_RECOVER;
+			pgmc_remote_recover(slot->remote, slot->forget,
+								pgmc_registry_pid_holds(info->backend_pid));
+			break;
+		case PGMC_REMOTE_BUSY:
+			slot->duty = DUTY_DRAIN;
+			pgmc_remote_drop_task(slot->remote);
+			break;
+	}
+}
+
+/* What sessions have changed in the registry, and we must follow. */
+static void
+follow_registry(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcSlot	info;
+
+	pgmc_registry_slot(i, &info);
+	if (info.state == PGMC_CONN_CLOSING)
+	{
+		pgmc_remote_close(slot->remote);
+		pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
+		finish_lost(i, "closed");
+	}
+	else if (info.state == PGMC_CONN_RECOVERING &&
+			 slot->duty != DUTY_DRAIN && slot->duty != DUTY_RECOVER)
+		begin_recovery(i, &info);
+	else if (!info.open && !info.opening && !slot->lost_pending &&
+			 pgmc_remote_state(slot->remote) != PGMC_REMOTE_CLOSED)
+	{
+		/* the slot was given to another key: its old connection ends */
+		pgmc_remote_close(slot->remote);
+	}
+}
+
+/* ---- what becomes of a task ---- */
+
+static void
+handle_opened(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcOpened	opened;
+
+	opened.backend_pid = pgmc_remote_backend_pid(slot->remote);
+	opened.same_cluster = pgmc_remote_same_cluster(slot->remote);
+	opened.used_password = pgmc_remote_used_password(slot->remote);
+	opened.options_hash = pgmc_remote_options_hash(slot->remote);
+	pgmc_registry_opened(i, &opened);
+	reply_done(slot, 0);
+	forget_request(slot);
+}
+
+static void
+handle_open_failed(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcFailure failure;
+
+	failure.sqlstate = pgmc_remote_error_sqlstate(slot->remote);
+	strlcpy(failure.message, pgmc_remote_error(slot->remote),
+			sizeof(failure.message));
+	reply_fields(slot, PGMC_REPLY_LOST, failure.sqlstate, failure.message);
+	forget_request(slot);
+	pgmc_registry_open_failed(i, &failure);
+}
+
+static void
+handle_done(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcSlot	info;
+
+	pgmc_registry_set_xact_status(i, pgmc_remote_xact_status(slot->remote));
+	switch (slot->duty)
+	{
+		case DUTY_NONE:
+			forget_request(slot);
+			break;
+		case DUTY_DROP:
+			slot->duty = DUTY_NONE;
+			drop_in_flight(i);
+			pgmc_channel_worker_aborted(pgmc_registry_channel(i), i);
+			pgmc_registry_wake_holder(i);
+			break;
+		case DUTY_DRAIN:
+		case DUTY_RECOVER:
+			slot->duty = DUTY_RECOVER;
+			pgmc_registry_slot(i, &info);
+			pgmc_remote_recover(slot->remote, slot->forget,
+								pgmc_registry_pid_holds(info.backend_pid));
+			break;
+	}
+}
+
+static void
+handle_event(int i, PgmcRemoteEvent event)
+{
+	Slot	   *slot = slots[i];
+
+	switch (event)
+	{
+		case PGMC_REMOTE_NOTHING:
+			break;
+		case PGMC_REMOTE_OPENED:
+			handle_opened(i);
+			break;
+		case PGMC_REMOTE_OPEN_FAILED:
+			handle_open_failed(i);
+			break;
+		case PGMC_REMOTE_DONE:
+			handle_done(i);
+			break;
+		case PGMC_REMOTE_RECOVERED:
+			finish_recovery(i);
+			break;
+		case PGMC_REMOTE_LOST:
+			if (slot->duty == DUTY_NONE && slot->out_sent < slot->out.len)
+				slot->lost_pending = true;	/* its last words go first */
+			else
+				finish_lost(i, pgmc_remote_error(slot->remote));
+			break;
+	}
+}
+
+/* ---- serving a slot ---- */
+
+static void
+obey_holder(int i)
+{
+	Slot	   *slot = slots[i];
+	bool		abort;
+	bool		cancel;
+
+	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel);
+	if (abort && slot->duty == DUTY_NONE)
+	{
+		drop_in_flight(i);
+		slot->duty = DUTY_DROP;
+		pgmc_remote_drop_task(slot->remote);
+	}
+	else if (cancel)
+		pgmc_remote_cancel(slot->remote);
+}
+
+/* True when anything could be done. */
+static bool
+serve(int i, bool attention)
+{
+	Slot	   *slot = slots[i];
+	bool		ready = slot->ready;
+	bool		progress = ready;
+	bool		again = true;
+
+	slot->ready = false;
+	if (attention)
+		follow_registry(i);
+	while (again)
+	{
+		PgmcRemoteEvent event;
+
+		again = false;
+		if (slot->duty != DUTY_DRAIN && slot->duty != DUTY_RECOVER &&
+			pgmc_channel_stirs(pgmc_registry_channel(i)))
+		{
+			obey_holder(i);
+			if (slot->duty == DUTY_NONE && slot->out.len == 0)
+				again = read_request(i);
+		}
+		pgmc_remote_advance(slot->remote, ready, &slot->out);
+		event = pgmc_remote_take_event(slot->remote);
+		handle_event(i, event);
+		again = again || event != PGMC_REMOTE_NOTHING;
+		again = flush_out(i) || again;
+		if (slot->lost_pending && slot->out.len == 0)
+			finish_lost(i, pgmc_remote_error(slot->remote));
+		ready = false;
+		progress = progress || again;
+	}
+	return progress;
+}
+
+static void
+init_slot(int i)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "pgmc slot",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Slot	   *slot = palloc0(sizeof(Slot));
+
+	slot->context = context;
+	slot->request_context = AllocSetContextCreate(context, "pgmc request",
+												  ALLOCSET_DEFAULT_SIZES);
+	slot->remote = pgmc_remote_create(context);
+	slot->socket = PGINVALID_SOCKET;
+	slot->position = -1;
+	initStringInfo(&slot->out);
+	MemoryContextSwitchTo(old);
+	slots[i] = slot;
+	nslots = Max(nslots, i + 1);
+}
+
+/*
+ * Serve a slot so that no error leaves it: it costs this slot its connection,
+ * and its holder is told.
+ */
+static bool
+serve_safely(int i, bool attention)
+{
+	volatile bool progress = true;
+
+	if (slots[i] == NULL)
+		init_slot(i);
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(loop_context);
+		progress = serve(i, attention);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(loop_context);
+		edata = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		pgmc_remote_close(slots[i]->remote);
+		pgmc_remote_take_event(slots[i]->remote);
+		drop_in_flight(i);
+		slots[i]->duty = DUTY_NONE;
+		slots[i]->lost_pending = false;
+		pgmc_registry_failed(i, edata->message);
+	}
+	PG_END_TRY();
+	MemoryContextReset(loop_context);
+	return progress;
+}
+
+static bool
+needs_service(int i, TimestampTz now)
+{
+	Slot	   *slot = slots[i];
+
+	if (slot == NULL)
+		return pgmc_channel_stirs(pgmc_registry_channel(i));
+	if (slot->ready || pgmc_channel_stirs(pgmc_registry_channel(i)))
+		return true;
+
+	if (slot->deadline != 0 && now >= slot->deadline)
+		return true;
+
+	/* room may have come where there was none */
+	return slot->out.len > 0;
+}
+
+/* ---- once a second ---- */
+
+/*
+ * Does anybody want to drop or copy this database, and waits for its users to
+ * leave?  A connecting backend's lock, tried without waiting, tells.
+ */
+static bool
+database_wanted(Oid dbid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, dbid, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, RowExclusiveLock, true);
+	return false;
+}
+
+/* A smart shutdown waits for clients, and idle loopback backends are such. */
+static bool
+server_stopping(void)
+{
+	char		buf[1024];
+	char	   *line = buf;
+	int			fd = open(LOCK_FILE, O_RDONLY);
+	ssize_t		n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	buf[n] = '\0';
+	for (int i = 1; i < LOCK_FILE_LINE_PM_STATUS && line != NULL; i++)
+	{
+		line = strchr(line, '\n');
+		if (line != NULL)
+			line++;
+	}
+	return line != NULL && strncmp(line, PM_STATUS_STOPPING, 8) == 0;
+}
+
+static Oid
+backend_database(int pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	return proc == NULL ? InvalidOid : proc->databaseId;
+}
+
+static void
+tick_slot(int i, TimestampTz now, bool stopping)
+{
+	PgmcSlot	info;
+	TimestampTz deadline;
+	Oid			dbid = InvalidOid;
+	bool		close;
+
+	pgmc_registry_slot(i, &info);
+	if (info.state != PGMC_CONN_IDLE || slots[i] == NULL)
+		return;
+	deadline = pgmc_remote_idle_deadline(slots[i]->remote, info.state_since);
+	if (info.same_cluster)
+		dbid = backend_database(info.backend_pid);
+	close = stopping || (deadline != 0 && now >= deadline) ||
+		(OidIsValid(dbid) && database_wanted(dbid));
+	if (close)
+		pgmc_registry_close_idle(i, &info.key);
+}
+
+static void
+tick(TimestampTz now)
+{
+	bool		stopping = server_stopping();
+
+	PG_TRY();
+	{
+		for (int i = 0; i < pgmc_registry_slots(); i++)
+			tick_slot(i, now, stopping);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(loop_context);
+		EmitErrorReport();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+}
+
+/* ---- waiting ---- */
+
+/* Is the set of sockets in the wait set still the right one? */
+static bool
+wait_set_current(void)
+{
+	for (int i = 0; i < nslots; i++)
+	{
+		Slot	   *slot = slots[i];
+		uint32		wants;
+
+		if (slot == NULL)
+			continue;
+		wants = pgmc_remote_wants(slot->remote, &slot->deadline);
+		if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING)
+			return false;		/* libpq may have changed its socket */
+		if (pgmc_remote_socket(slot->remote) != slot->socket ||
+			pgmc_remote_serial(slot->remote) != slot->serial ||
+			(wants != 0) != (slot->position >= 0))
+			return false;
+	}
+	return true;
+}
+
+static void
+rebuild_wait_set(void)
+{
+	int			n = 2;
+
+	if (wait_set != NULL)
+		FreeWaitEventSet(wait_set);
+	for (int i = 0; i < nslots; i++)
+		if (slots[i] != NULL)
+			n++;
+	wait_set = pgmc_wait_set_create(n);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < nslots; i++)
+	{
+		Slot	   *slot = slots[i];
+
+		if (slot == NULL)
+			continue;
+		slot->events = pgmc_remote_wants(slot->remote, &slot->deadline);
+		slot->socket = pgmc_remote_socket(slot->remote);
+		slot->serial = pgmc_remote_serial(slot->remote);
+		slot->position = -1;
+		if (slot->events != 0 && slot->socket != PGINVALID_SOCKET)
+			slot->position = AddWaitEventToSet(wait_set, slot->events,
+											   slot->socket, NULL, slot);
+	}
+}
+
+static void
+update_wait_set(void)
+{
+	if (wait_set == NULL || !wait_set_current())
+	{
+		rebuild_wait_set();
+		return;
+	}
+	for (int i = 0; i < nslots; i++)
+	{
+		Slot	   *slot = slots[i];
+		uint32		wants;
+
+		if (slot == NULL || slot->position < 0)
+			continue;
+		wants = pgmc_remote_wants(slot->remote, &slot->deadline);
+		if (wants != slot->events)
+			ModifyWaitEvent(wait_set, slot->position, wants, NULL);
+		slot->events = wants;
+	}
+}
+
+/* milliseconds until the next thing to do by the clock, -1: none */
+static long
+next_timeout(TimestampTz now, TimestampTz deadline)
+{
+	for (int i = 0; i < nslots; i++)
+		if (slots[i] != NULL && slots[i]->deadline != 0 &&
+			(deadline == 0 || slots[i]->deadline < deadline))
+			deadline = slots[i]->deadline;
+	return deadline == 0 ? -1 : TimestampDifferenceMilliseconds(now, deadline);
+}
+
+static void
+wait_for_work(long timeout, uint32 wait_event)
+{
+	WaitEvent	events[MAX_EVENTS];
+	int			n;
+
+	n = WaitEventSetWait(wait_set, timeout, events, MAX_EVENTS, wait_event);
+	for (int i = 0; i < n; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		else if (events[i].user_data != NULL)
+			((Slot *) events[i].user_data)->ready = true;
+	}
+}
+
+/* ---- life ---- */
+
+static void
+handle_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (catchupInterruptPending)
+		ProcessCatchupInterrupt();
+	if (ShutdownRequestPending)
+	{
+		ereport(LOG,
+				(errmsg("pgmc worker is shutting down")));
+		proc_exit(0);
+	}
+}
+
+static void
+on_exit_worker(int code, Datum arg)
+{
+	for (int i = 0; i < nslots; i++)
+		if (slots[i] != NULL)
+			pgmc_remote_close(slots[i]->remote);
+	pgmc_registry_worker_exit("the pgmc worker was terminated");
+}
+
+static void
+set_up(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	loop_context = AllocSetContextCreate(TopMemoryContext, "pgmc worker loop",
+										 ALLOCSET_DEFAULT_SIZES);
+	pgmc_remote_init();
+	pgmc_registry_attach();
+}
+
+/* one round of serving; true if any slot had something to do */
+static bool
+serve_all(bool all, TimestampTz now)
+{
+	bool		attention = pgmc_registry_take_attention();
+	bool		worked = false;
+	int			n = Max(pgmc_registry_slots(), nslots);
+
+	for (int i = 0; i < n; i++)
+	{
+		if ((all || attention || needs_service(i, now)) &&
+			serve_safely(i, attention))
+			worked = true;
+	}
+	return worked;
+}
+
+/* microseconds since start */
+static double
+elapsed(const instr_time *start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, *start);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* Is any session likely to send its next request within microseconds? */
+static bool
+worth_spinning(void)
+{
+	return pgmc_spin_time > 0 && pgmc_registry_held();
+}
+
+/*
+ * When to wake up for the clock: once a second while there are connections;
+ * else when the worker has lingered long enough, and then it ends here.
+ */
+typedef struct Clock
+{
+	TimestampTz tick_at;		/* 0: no connections */
+	TimestampTz leave_at;		/* 0: there are connections */
+} Clock;
+
+static void
+wind_clock(Clock *clock, TimestampTz now, bool ticked)
+{
+	if (pgmc_registry_slots() > 0)
+	{
+		clock->leave_at = 0;
+		if (clock->tick_at == 0 || ticked)
+			clock->tick_at = TimestampTzPlusMilliseconds(now, TICK_MS);
+		return;
+	}
+	clock->tick_at = 0;
+	if (clock->leave_at == 0)
+		clock->leave_at = TimestampTzPlusMilliseconds(now, pgmc_worker_linger);
+	if (now >= clock->leave_at && pgmc_registry_worker_end_if_unused())
+		proc_exit(0);
+}
+
+void
+pgmc_worker_main(Datum arg)
+{
+	uint32		wait_event;
+	Clock		clock = {0, 0};
+	instr_time	last_work;
+
+	set_up();
+	if (!pgmc_registry_worker_begin())
+		proc_exit(0);
+	before_shmem_exit(on_exit_worker, (Datum) 0);
+	wait_event = pgmc_wait_event_new("PgmcWorkerMain");
+	INSTR_TIME_SET_CURRENT(last_work);
+
+	for (;;)
+	{
+		TimestampTz now;
+		bool		due;
+		long		timeout;
+
+		handle_interrupts();
+		now = GetCurrentTimestamp();
+		due = clock.tick_at != 0 && now >= clock.tick_at;
+		if (due)
+			tick(now);
+		if (serve_all(due, now))
+			INSTR_TIME_SET_CURRENT(last_work);
+		wind_clock(&clock, now, due);
+		update_wait_set();
+		timeout = next_timeout(now, clock.tick_at != 0 ?
+							   clock.tick_at : clock.leave_at);
+		if (timeout != 0 && worth_spinning() &&
+			elapsed(&last_work) < pgmc_spin_time)
+			timeout = 0;
+		wait_for_work(timeout, wait_event);
+	}
+}
