@@ -124,7 +124,8 @@ pgmc_channel_prepare(PgmcChannel *channel, int slot)
 
 	/*
 	 * Only the holder is here, so nobody else makes them meanwhile.  They are
-	 * pinned last, and published at once: an error before that leaves nothing.
+	 * pinned last, and published at once: an error before that leaves
+	 * nothing.
 	 */
 	segment = dsm_create(2 * PGMC_RING_SIZE, 0);
 	remember_mapping(get_mapping(slot), segment);

@@ -21,7 +21,8 @@
 #include "storage/lwlock.h"
 
 #define PGMC_RING_SIZE		(64 * 1024)
-#define PGMC_COPY_MAX		(8 * 1024)	/* bytes copied under the lock at a time */
+#define PGMC_COPY_MAX		(8 * 1024)	/* bytes copied under the lock at a
+										 * time */
 
 typedef struct PgmcRing
 {
@@ -41,8 +42,8 @@ typedef struct PgmcChannel
 								 * worker; cleared with a new epoch */
 	bool		abort_asked;	/* drop the running request: the holder;
 								 * cleared by the worker once it is done */
-	bool		cancel_asked;	/* cancel its statement, but reply: the holder;
-								 * cleared by the worker */
+	bool		cancel_asked;	/* cancel its statement, but reply: the
+								 * holder; cleared by the worker */
 	dsm_handle	data;			/* where the bytes are: the first holder, and
 								 * the worker when it leaves */
 	PgmcRing	request;

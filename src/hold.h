@@ -32,7 +32,8 @@ struct PgmcHold
 	Oid			userid;			/* who acquired it */
 	bool		own_database;
 	PgmcScope	scope;
-	SubTransactionId subid;		/* where it was acquired, 0: it has outlived it */
+	SubTransactionId subid;		/* where it was acquired, 0: it has outlived
+								 * it */
 	bool		autocommit;
 
 	PgmcXactStatus xact;		/* as of the last reply */

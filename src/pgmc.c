@@ -85,7 +85,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 				DestReceiver *dest, QueryCompletion *qc)
 {
 	bool		discard_all = IsA(pstmt->utilityStmt, DiscardStmt) &&
-		((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL;
+	((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL;
 
 	if (prev_process_utility)
 		prev_process_utility(pstmt, query_string, read_only_tree, context,

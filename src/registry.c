@@ -94,7 +94,8 @@ typedef struct Registry
 	int			worker_procno;
 	int			starter_pid;	/* while STARTING */
 	TimestampTz starting_since;
-	ConditionVariable news;		/* the worker's state, or the end of a recovery */
+	ConditionVariable news;		/* the worker's state, or the end of a
+								 * recovery */
 	Conn		conns[PGMC_MAX_CONNECTIONS];
 	Pool		pools[PGMC_MAX_CONNECTIONS];
 	Session		sessions[FLEXIBLE_ARRAY_MEMBER];

@@ -341,8 +341,8 @@ lose(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 	bool		committing = task->kind == TASK_COMMIT ||
-		(task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
-		 !task->asking);
+	(task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
+	 !task->asking);
 
 	if (remote->error_sqlstate == 0)
 		remote->error_sqlstate = committing && !task->failed && task->sent ?
@@ -943,7 +943,7 @@ static void
 send_describe(PgmcRemote *remote, const PGresult *res, uint8 flags)
 {
 	PgmcDescribe desc;
-	bool		text = (flags & PGMC_DESCRIBE_BINARY) == 0;
+	bool text = (flags & PGMC_DESCRIBE_BINARY) == 0;
 	const char *names[3] = {"DateStyle", "IntervalStyle", "TimeZone"};
 	const char *values[3];
 
@@ -957,6 +957,7 @@ send_describe(PgmcRemote *remote, const PGresult *res, uint8 flags)
 	for (int i = 0; i < 3; i++)
 	{
 		values[i] = text ? PQparameterStatus(remote->conn, names[i]) : NULL;
+
 		if (values[i] == NULL)
 			values[i] = "";
 	}
@@ -972,6 +973,14 @@ static bool
 rows_wanted(const Task *task)
 {
 	return (task->flags & PGMC_EXEC_ROWS) && !task->silent && !task->failed;
+}
+
+static uint8
+describe_flags(const Task *task)
+{
+	if (!task->pipelined)
+		return PGMC_DESCRIBE_SEVERAL;	/* the simple protocol: text */
+	return (task->flags & PGMC_EXEC_BINARY) ? PGMC_DESCRIBE_BINARY : 0;
 }
 
 /* Emit what fits of the present row; true when all of it is out. */
@@ -1050,8 +1059,7 @@ complete_step(PgmcRemote *remote, PGresult *res)
 		case STEP_MAIN_PREPARED:
 			task->rows = tuples_of(res);
 			if (status == PGRES_TUPLES_OK && !task->described && rows_wanted(task))
-				send_describe(remote, res, (task->flags & PGMC_EXEC_BINARY) ?
-							  PGMC_DESCRIBE_BINARY : 0);
+				send_describe(remote, res, describe_flags(task));
 			task->described = false;
 			break;
 		case STEP_COMMIT:
@@ -1099,8 +1107,7 @@ take_row(PgmcRemote *remote, PGresult *res)
 		return;
 	}
 	if (!task->described)
-		send_describe(remote, res, (task->flags & PGMC_EXEC_BINARY) ?
-					  PGMC_DESCRIBE_BINARY : 0);
+		send_describe(remote, res, describe_flags(task));
 	remote->row = res;
 	remote->row_column = -1;
 }

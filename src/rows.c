@@ -52,7 +52,7 @@ struct PgmcRows
 	MemoryContext row_context;
 	bool		own_database;
 	bool		binary;
-	bool		described;
+	int			ncolumns;		/* of the last result, -1: none yet */
 	int			nestlevel;		/* of the settings that text is read under */
 	uint64		command_hash;
 	Column	   *columns;
@@ -65,6 +65,7 @@ struct PgmcRows
 typedef struct KnownFormat
 {
 	uint64		command_hash;
+	int			ncolumns;
 	bool		binary;
 } KnownFormat;
 
@@ -73,7 +74,7 @@ typedef struct KnownFormat
 static HTAB *known_formats = NULL;
 
 static void
-remember_format(uint64 command_hash, bool binary)
+remember_format(uint64 command_hash, int ncolumns, bool binary)
 {
 	KnownFormat *known;
 	bool		found;
@@ -94,6 +95,7 @@ remember_format(uint64 command_hash, bool binary)
 									HASH_ELEM | HASH_BLOBS);
 	}
 	known = hash_search(known_formats, &command_hash, HASH_ENTER, &found);
+	known->ncolumns = ncolumns;
 	known->binary = binary;
 }
 
@@ -116,7 +118,7 @@ pgmc_rows_flags(PgmcRows *rows, const PgmcExecute *exec)
 	rows->command_hash = hash_command(exec, rows->own_database);
 	if (known_formats != NULL)
 		known = hash_search(known_formats, &rows->command_hash, HASH_FIND, NULL);
-	if (known == NULL)
+	if (known == NULL || known->ncolumns != rows->desc->natts)
 		return PGMC_EXEC_ROWS | PGMC_EXEC_ASK;
 	return PGMC_EXEC_ROWS | (known->binary ? PGMC_EXEC_BINARY : 0);
 }
@@ -124,16 +126,16 @@ pgmc_rows_flags(PgmcRows *rows, const PgmcExecute *exec)
 /* ---- columns ---- */
 
 static void
-check_columns(PgmcRows *rows, int ncolumns)
+check_columns(const PgmcRows *rows)
 {
 	int			wanted = rows->desc->natts;
 
-	if (ncolumns == wanted)
+	if (rows->ncolumns == wanted)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("command returns %d column(s), but the column definition list has %d",
-					ncolumns, wanted)));
+					Max(rows->ncolumns, 0), wanted)));
 }
 
 static void
@@ -182,18 +184,21 @@ describe(PgmcSink *sink, const PgmcDescribe *desc, uint8 flags)
 {
 	PgmcRows   *rows = (PgmcRows *) sink;
 
-	check_columns(rows, desc->ncolumns);
+	rows->ncolumns = desc->ncolumns;
+	if ((flags & PGMC_DESCRIBE_SEVERAL) == 0)
+		check_columns(rows);
 	if (flags & PGMC_DESCRIBE_ASK)
 	{
 		bool		binary = binary_ok(rows, desc);
 
-		remember_format(rows->command_hash, binary);
+		remember_format(rows->command_hash, desc->ncolumns, binary);
 		return binary ? PGMC_EXEC_BINARY : 0;
 	}
 	rows->binary = (flags & PGMC_DESCRIBE_BINARY) != 0;
-	rows->described = true;
 	tuplestore_clear(rows->store);	/* of a string's commands, the last counts */
 	end_settings(rows);
+	if (desc->ncolumns != rows->desc->natts)
+		return 0;				/* its rows are skipped */
 	for (int i = 0; i < desc->ncolumns; i++)
 		set_up_column(rows, &rows->columns[i], &desc->columns[i],
 					  TupleDescAttr(rows->desc, i));
@@ -269,8 +274,11 @@ static void
 take_row(PgmcSink *sink, PgmcReader *reader, uint32 length)
 {
 	PgmcRows   *rows = (PgmcRows *) sink;
-	MemoryContext caller = MemoryContextSwitchTo(rows->row_context);
+	MemoryContext caller;
 
+	if (rows->ncolumns != rows->desc->natts)
+		return;
+	caller = MemoryContextSwitchTo(rows->row_context);
 	if (rows->binary && pg_get_client_encoding() != GetDatabaseEncoding())
 	{
 		int			saved = pgmc_transfer_begin_encoding();
@@ -335,6 +343,7 @@ pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database)
 	rows->sink.row = take_row;
 	rows->rsinfo = rsinfo;
 	rows->own_database = own_database;
+	rows->ncolumns = -1;
 	rows->context = CurrentMemoryContext;
 	rows->row_context = AllocSetContextCreate(CurrentMemoryContext, "pgmc row",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -356,8 +365,7 @@ pgmc_rows_sink(PgmcRows *rows)
 void
 pgmc_rows_end(PgmcRows *rows)
 {
-	if (!rows->described)
-		check_columns(rows, 0);
+	check_columns(rows);
 }
 
 void

@@ -472,7 +472,7 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 	PgmcAcquire acquire;
 	PgmcAcquireResult result;
 	PgmcAcquireMode mode = scope == PGMC_SCOPE_CALL ? PGMC_ACQUIRE_EXTRA :
-		try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
+	try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
 
 	fill_acquire(server, mode, &acquire);
 	result = pgmc_registry_acquire(&acquire, grant);
@@ -671,7 +671,7 @@ static PGMC_NORETURN void
 raise_no_hold(const char *srvname)
 {
 	bool		abort_took_it = taken.at != 0 &&
-		(srvname == NULL || strcmp(NameStr(taken.srvname), srvname) == 0);
+	(srvname == NULL || strcmp(NameStr(taken.srvname), srvname) == 0);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

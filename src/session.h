@@ -21,13 +21,16 @@ typedef struct PgmcSink PgmcSink;
 struct PgmcSink
 {
 	/*
-	 * A result's columns.  With ask, the answer is PGMC_EXEC_BINARY or 0; else
-	 * it is ignored.  Comes again where a string has several results.
+	 * A result's columns.  With ask, the answer is PGMC_EXEC_BINARY or 0;
+	 * else it is ignored.  Comes again where a string has several results.
 	 */
 	uint8		(*describe) (PgmcSink *sink, const PgmcDescribe *desc,
 							 uint8 flags);
 
-	/* A row: length bytes, all of which must be taken from the reader. */
+	/*
+	 * A row of length bytes, to be taken from the reader; what is left is
+	 * skipped.
+	 */
 	void		(*row) (PgmcSink *sink, PgmcReader *reader, uint32 length);
 };
 

@@ -261,9 +261,9 @@ fill(PgmcReader *reader)
 	{
 		bool		wake;
 		PgmcChannelState state =
-			pgmc_channel_receive(channel_of(hold), hold->slot, hold->epoch,
-								 reader->buf, sizeof(reader->buf),
-								 &reader->end, &wake);
+		pgmc_channel_receive(channel_of(hold), hold->slot, hold->epoch,
+							 reader->buf, sizeof(reader->buf),
+							 &reader->end, &wake);
 
 		if (wake)
 			pgmc_registry_wake_worker();

@@ -183,7 +183,7 @@ pgmc_wire_fields(StringInfo buf, uint8 type, uint16 seq,
 	for (Size i = 0; i < lengthof(field_names); i++)
 	{
 		const char *value = *(const char *const *)
-			((const char *) fields + field_names[i].offset);
+		((const char *) fields + field_names[i].offset);
 
 		if (value == NULL)
 			continue;

@@ -42,8 +42,10 @@ typedef struct PgmcFrame
 #define PGMC_REPLY_LOST			'L' /* fields: so has the connection */
 
 /* flags of PGMC_REQUEST_EXECUTE and PGMC_REQUEST_FORMAT */
-#define PGMC_EXEC_ROWS			0x01	/* send the rows, don't just count them */
-#define PGMC_EXEC_BEGIN			0x02	/* start a transaction where none is open */
+#define PGMC_EXEC_ROWS			0x01	/* send the rows, don't just count
+										 * them */
+#define PGMC_EXEC_BEGIN			0x02	/* start a transaction where none is
+										 * open */
 #define PGMC_EXEC_AUTONOMOUS	0x04	/* leave no transaction open */
 #define PGMC_EXEC_BINARY		0x08	/* rows in binary format */
 #define PGMC_EXEC_ASK			0x10	/* describe first, wait for the format */
@@ -51,11 +53,15 @@ typedef struct PgmcFrame
 /* flags of PGMC_REPLY_DESCRIBE */
 #define PGMC_DESCRIBE_BINARY	0x01	/* the rows come in binary format */
 #define PGMC_DESCRIBE_ASK		0x02	/* the worker waits for the format */
+#define PGMC_DESCRIBE_SEVERAL	0x04	/* results of further commands may
+										 * follow */
 
 /* flags of PGMC_REPLY_DONE */
-#define PGMC_DONE_LEFT_OPEN		0x01	/* autonomous left a transaction: rolled back */
+#define PGMC_DONE_LEFT_OPEN		0x01	/* autonomous left a transaction:
+										 * rolled back */
 #define PGMC_DONE_NOT_COMMITTED 0x02	/* a commit ended as a rollback */
-#define PGMC_DONE_COPY			0x04	/* the command was a COPY to or from us */
+#define PGMC_DONE_COPY			0x04	/* the command was a COPY to or from
+										 * us */
 #define PGMC_DONE_REFUSED		0x08	/* the worker did not even try */
 
 /* PgmcOpen: everything a connection needs to be made and kept */

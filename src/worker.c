@@ -182,6 +182,18 @@ refuse(Slot *slot, const char *message)
 	forget_request(slot);
 }
 
+/* What is decoded must last as long as the request does. */
+static bool
+read_execute(Slot *slot)
+{
+	MemoryContext caller = MemoryContextSwitchTo(slot->request_context);
+	bool		ok = pgmc_wire_read_execute(slot->body, slot->frame.length,
+											&slot->exec);
+
+	MemoryContextSwitchTo(caller);
+	return ok;
+}
+
 /* A request is here in full. */
 static void
 start_request(int i)
@@ -218,7 +230,7 @@ start_request(int i)
 	switch (slot->frame.type)
 	{
 		case PGMC_REQUEST_EXECUTE:
-			if (pgmc_wire_read_execute(slot->body, slot->frame.length, &slot->exec))
+			if (read_execute(slot))
 				pgmc_remote_execute(slot->remote, slot->frame.flags,
 									slot->frame.seq, &slot->exec);
 			else
