@@ -236,7 +236,7 @@ pgmc_channel_receive(PgmcChannel *channel, int slot, uint64 epoch, char *dst,
 
 /* Set one of the holder's flags, unless the hold is over. */
 static PgmcChannelState
-raise_flag(PgmcChannel *channel, uint64 epoch, bool *flag)
+raise_flag(PgmcChannel *channel, uint64 epoch, bool *flag, uint16 seq)
 {
 	PgmcChannelState state = PGMC_CHANNEL_OK;
 
@@ -246,7 +246,10 @@ raise_flag(PgmcChannel *channel, uint64 epoch, bool *flag)
 	else if (channel->broken)
 		state = PGMC_CHANNEL_BROKEN;
 	else
+	{
 		*flag = true;
+		channel->cancel_seq = seq;
+	}
 	LWLockRelease(&channel->lock);
 	return state;
 }
@@ -254,13 +257,13 @@ raise_flag(PgmcChannel *channel, uint64 epoch, bool *flag)
 PgmcChannelState
 pgmc_channel_ask_abort(PgmcChannel *channel, uint64 epoch)
 {
-	return raise_flag(channel, epoch, &channel->abort_asked);
+	return raise_flag(channel, epoch, &channel->abort_asked, 0);
 }
 
 PgmcChannelState
-pgmc_channel_ask_cancel(PgmcChannel *channel, uint64 epoch)
+pgmc_channel_ask_cancel(PgmcChannel *channel, uint64 epoch, uint16 seq)
 {
-	return raise_flag(channel, epoch, &channel->cancel_asked);
+	return raise_flag(channel, epoch, &channel->cancel_asked, seq);
 }
 
 PgmcChannelState
@@ -328,11 +331,13 @@ pgmc_channel_worker_write(PgmcChannel *channel, int slot, const char *src,
 }
 
 void
-pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort, bool *cancel)
+pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort, bool *cancel,
+						  uint16 *seq)
 {
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	*abort = channel->abort_asked;
 	*cancel = channel->cancel_asked;
+	*seq = channel->cancel_seq;
 	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);
 }

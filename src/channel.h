@@ -89,7 +89,8 @@ extern PgmcChannelState pgmc_channel_receive(PgmcChannel *channel, int slot,
 
 /* Ask the worker to drop the running request, or to cancel its statement. */
 extern PgmcChannelState pgmc_channel_ask_abort(PgmcChannel *channel, uint64 epoch);
-extern PgmcChannelState pgmc_channel_ask_cancel(PgmcChannel *channel, uint64 epoch);
+extern PgmcChannelState pgmc_channel_ask_cancel(PgmcChannel *channel,
+												uint64 epoch, uint16 seq);
 
 /* Whether the hold still has the channel; *aborting: not yet dropped. */
 extern PgmcChannelState pgmc_channel_check(PgmcChannel *channel, uint64 epoch,
@@ -105,9 +106,9 @@ extern Size pgmc_channel_worker_read(PgmcChannel *channel, int slot, char *dst,
 extern Size pgmc_channel_worker_write(PgmcChannel *channel, int slot,
 									  const char *src, Size length);
 
-/* what the holder asked for, *cancel cleared as it is read */
+/* What the holder asked for; a cancel, of request *seq, is cleared as it is read. */
 extern void pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort,
-									  bool *cancel);
+									  bool *cancel, uint16 *seq);
 
 /* Empty both rings (and overwrite the requests, which may hold secrets). */
 extern void pgmc_channel_worker_reset(PgmcChannel *channel, int slot,

@@ -182,7 +182,7 @@ heed_interrupts(PgmcHold *hold, TimestampTz *patience)
 	{
 		if (!hold->interrupted)
 		{
-			(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch);
+			(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch, hold->seq);
 			pgmc_registry_wake_worker();
 		}
 		hold->interrupted = true;
@@ -359,23 +359,37 @@ take_notice(PgmcHold *hold, const PgmcFrame *frame, const char *command)
 }
 
 static void
+send_format(PgmcHold *hold, uint8 format)
+{
+	char		answer[PGMC_FRAME_SIZE];
+
+	pgmc_wire_header(answer, PGMC_REQUEST_FORMAT, format, hold->seq, 0);
+	send_bytes(hold, answer, sizeof(answer));
+	pgmc_registry_wake_worker();
+}
+
+static void
 take_describe(PgmcHold *hold, const PgmcFrame *frame, PgmcSink *sink)
 {
 	char	   *payload = take_payload(&hold->reader, frame);
 	PgmcDescribe desc;
 	uint8		format = 0;
+	bool		committing = hold->committing;
 
 	if (!pgmc_wire_read_describe(payload, frame->length, &desc))
 		bad_frame(frame);
+	if (frame->flags & PGMC_DESCRIBE_ASK)
+	{
+		/* the command doesn't run yet: an error now needs no outcome */
+		hold->committing = false;
+		CHECK_FOR_INTERRUPTS();
+	}
 	if (sink != NULL)
 		format = sink->describe(sink, &desc, frame->flags);
 	if (frame->flags & PGMC_DESCRIBE_ASK)
 	{
-		char		answer[PGMC_FRAME_SIZE];
-
-		pgmc_wire_header(answer, PGMC_REQUEST_FORMAT, format, hold->seq, 0);
-		send_bytes(hold, answer, sizeof(answer));
-		pgmc_registry_wake_worker();
+		send_format(hold, format);
+		hold->committing = committing;
 	}
 	pfree(desc.columns);
 	pfree(payload);
@@ -479,7 +493,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 	edata = CopyErrorData();
 	FlushErrorState();
 
-	(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch);
+	(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch, hold->seq);
 	pgmc_registry_wake_worker();
 	PG_TRY();
 	{

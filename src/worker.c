@@ -523,15 +523,16 @@ obey_holder(int i)
 	Slot	   *slot = slots[i];
 	bool		abort;
 	bool		cancel;
+	uint16		seq;
 
-	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel);
+	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel, &seq);
 	if (abort && slot->duty == DUTY_NONE)
 	{
 		drop_in_flight(i);
 		slot->duty = DUTY_DROP;
 		pgmc_remote_drop_task(slot->remote);
 	}
-	else if (cancel)
+	else if (cancel && seq == slot->frame.seq)
 		pgmc_remote_cancel(slot->remote);
 }
 
