@@ -44,6 +44,7 @@ typedef struct PgmcChannel
 								 * cleared by the worker once it is done */
 	bool		cancel_asked;	/* cancel its statement, but reply: the
 								 * holder; cleared by the worker */
+	uint16		cancel_seq;		/* the request that cancel_asked means */
 	dsm_handle	data;			/* where the bytes are: the first holder, and
 								 * the worker when it leaves */
 	PgmcRing	request;
