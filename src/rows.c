@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -74,6 +75,36 @@ typedef struct KnownFormat
 static HTAB *known_formats = NULL;
 
 static void
+forget_formats(void)
+{
+	if (known_formats != NULL)
+		hash_destroy(known_formats);
+	known_formats = NULL;
+}
+
+/* A table has changed: nobody knows which commands return its columns. */
+static void
+table_changed(Datum arg, Oid relid)
+{
+	forget_formats();
+}
+
+static void
+make_known_formats(void)
+{
+	static bool registered = false;
+	HASHCTL		ctl;
+
+	if (!registered)
+		CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+	registered = true;
+	ctl.keysize = sizeof(uint64);
+	ctl.entrysize = sizeof(KnownFormat);
+	known_formats = hash_create("pgmc row formats", 64, &ctl,
+								HASH_ELEM | HASH_BLOBS);
+}
+
+static void
 remember_format(uint64 command_hash, int ncolumns, bool binary)
 {
 	KnownFormat *known;
@@ -81,19 +112,9 @@ remember_format(uint64 command_hash, int ncolumns, bool binary)
 
 	if (known_formats != NULL &&
 		hash_get_num_entries(known_formats) >= MAX_KNOWN)
-	{
-		hash_destroy(known_formats);
-		known_formats = NULL;
-	}
+		forget_formats();
 	if (known_formats == NULL)
-	{
-		HASHCTL		ctl;
-
-		ctl.keysize = sizeof(uint64);
-		ctl.entrysize = sizeof(KnownFormat);
-		known_formats = hash_create("pgmc row formats", 64, &ctl,
-									HASH_ELEM | HASH_BLOBS);
-	}
+		make_known_formats();
 	known = hash_search(known_formats, &command_hash, HASH_ENTER, &found);
 	known->ncolumns = ncolumns;
 	known->binary = binary;

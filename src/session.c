@@ -775,6 +775,7 @@ raise_lost(const PgmcHold *hold, const PgmcFields *error)
 			 errdetail_internal("%s", error->message) : 0,
 			 strcmp(s, "08007") == 0 ?
 			 errhint("It is not known whether the transaction was committed.") :
+			 hold->scope == PGMC_SCOPE_CALL ? 0 :
 			 errhint("Release it and acquire it again.")));
 	pg_unreachable();
 }

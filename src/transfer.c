@@ -23,16 +23,27 @@ static bool composite_ok(Oid type, bool own_database);
  * else in another session.
  */
 static bool
-is_pseudo_type(const Form_pg_type form, Oid type)
+is_one_way(const Form_pg_type form, Oid type)
 {
-	return form->typtype == TYPTYPE_PSEUDO && type != VOIDOID;
+	switch (type)
+	{
+		case PG_NODE_TREEOID:
+		case PG_NDISTINCTOID:
+		case PG_DEPENDENCIESOID:
+		case PG_MCV_LISTOID:
+		case PG_BRIN_BLOOM_SUMMARYOID:
+		case PG_BRIN_MINMAX_MULTI_SUMMARYOID:
+			return true;
+		default:
+			return form->typtype == TYPTYPE_PSEUDO && type != VOIDOID;
+	}
 }
 
 static bool
 form_ok(const Form_pg_type form, Oid type, bool own_database)
 {
 	if (!form->typisdefined || !OidIsValid(form->typsend) ||
-		!OidIsValid(form->typreceive) || is_pseudo_type(form, type))
+		!OidIsValid(form->typreceive) || is_one_way(form, type))
 		return false;
 	switch (form->typtype)
 	{
@@ -113,12 +124,26 @@ set_for_now(const char *name, const char *value)
 								 GUC_ACTION_SAVE, true, DEBUG1, false);
 }
 
+/*
+ * The style under which dates written under this one are read as they were
+ * meant: some are written in an order of their own, whatever order is set.
+ */
+static const char *
+reading_style(const char *datestyle)
+{
+	if (strncmp(datestyle, "German", 6) == 0)
+		return "German, DMY";
+	if (strcmp(datestyle, "SQL, YMD") == 0)
+		return "SQL, MDY";
+	return datestyle;
+}
+
 int
 pgmc_transfer_begin_reading(const PgmcDescribe *desc)
 {
 	int			nestlevel = NewGUCNestLevel();
 
-	set_for_now("datestyle", desc->datestyle);
+	set_for_now("datestyle", reading_style(desc->datestyle));
 	set_for_now("intervalstyle", desc->intervalstyle);
 	set_for_now("timezone", desc->timezone);
 	return nestlevel;
