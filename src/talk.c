@@ -446,6 +446,9 @@ read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
 				take_error(hold, &frame, outcome);
 				outcome->lost = true;
 				hold->in_flight = false;
+
+				/* not clean: the registry may not know of the loss yet */
+				hold->xact = PGMC_XACT_UNKNOWN;
 				return;
 			default:
 				bad_frame(&frame);
