@@ -53,13 +53,13 @@ my %doing = (
 	},
 	streaming => {
 		run => 'SELECT pgmc.acquire()',
-		send => "SELECT count(*) FROM pgmc.query('SELECT * FROM generate_series(1, 2000000000)') AS g(i int)",
+		send => "SELECT count(*) FROM pgmc.query('SELECT generate_series(1, 2000000000)') AS g(i int)",
 		seen => "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
 			AND state = 'active' AND query LIKE '%generate_series%')"
 	},
 	skipping_rows => {
 		run => 'SELECT pgmc.acquire()',
-		send => "SELECT pgmc.execute('SELECT * FROM generate_series(1, 2000000000)')",
+		send => "SELECT pgmc.execute('SELECT generate_series(1, 2000000000)')",
 		seen => "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
 			AND state = 'active' AND query LIKE '%generate_series%')"
 	},
