@@ -39,7 +39,20 @@ pgmc_channel_give(PgmcChannel *channel, uint64 epoch)
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	channel->epoch = epoch;
 	channel->broken = false;
+	channel->used = false;
+	channel->cancel_asked = false;	/* it was for the last holder's command */
 	LWLockRelease(&channel->lock);
+}
+
+bool
+pgmc_channel_used(PgmcChannel *channel)
+{
+	bool		used;
+
+	LWLockAcquire(&channel->lock, LW_SHARED);
+	used = channel->used;
+	LWLockRelease(&channel->lock);
+	return used;
 }
 
 /* ---- mapping ---- */
@@ -204,7 +217,10 @@ pgmc_channel_send(PgmcChannel *channel, int slot, uint64 epoch,
 	else if (channel->broken || base == NULL)
 		state = PGMC_CHANNEL_BROKEN;
 	else
+	{
 		*done = ring_write(&channel->request, request_bytes(base), src, length);
+		channel->used = true;
+	}
 	LWLockRelease(&channel->lock);
 	return state;
 }
@@ -352,6 +368,14 @@ empty_rings(PgmcChannel *channel)
 	channel->reply.writer_waits = false;
 	channel->abort_asked = false;
 	channel->cancel_asked = false;
+}
+
+void
+pgmc_channel_empty(PgmcChannel *channel)
+{
+	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
+	empty_rings(channel);
+	LWLockRelease(&channel->lock);
 }
 
 void

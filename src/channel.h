@@ -45,6 +45,8 @@ typedef struct PgmcChannel
 	bool		cancel_asked;	/* cancel its statement, but reply: the
 								 * holder; cleared by the worker */
 	uint16		cancel_seq;		/* the request that cancel_asked means */
+	bool		used;			/* the holder has sent something: the holder;
+								 * cleared with a new epoch */
 	dsm_handle	data;			/* where the bytes are: the first holder, and
 								 * the worker when it leaves */
 	PgmcRing	request;
@@ -66,6 +68,12 @@ extern void pgmc_channel_init(PgmcChannel *channel, int tranche);
  * before anybody else gets a connection that wasn't released clean.
  */
 extern void pgmc_channel_give(PgmcChannel *channel, uint64 epoch);
+
+/* Has the present holder sent anything, so that something may be left of it? */
+extern bool pgmc_channel_used(PgmcChannel *channel);
+
+/* Empty both rings where there is no worker that could. */
+extern void pgmc_channel_empty(PgmcChannel *channel);
 
 /* ---- the holder's end ---- */
 

@@ -755,6 +755,25 @@ pgmc_registry_held(void)
 }
 
 /*
+ * Caller has the lock.  A connection that isn't open is soon given away, but
+ * not what its holder has sent and not taken: the worker, where there is one,
+ * does away with that first.
+ */
+static void
+release_closed(Conn *conn)
+{
+	if (!pgmc_channel_used(&conn->channel))
+		pass_on(conn);
+	else if (reg->worker_state == PGMC_WORKER_RUNNING)
+		set_state(conn, PGMC_CONN_RECOVERING);
+	else
+	{
+		pgmc_channel_empty(&conn->channel);
+		pass_on(conn);
+	}
+}
+
+/*
  * Caller has the lock.  A connection whose loopback session holds others isn't
  * clean, whatever its holder thinks: the worker makes it release them first.
  */
@@ -762,7 +781,7 @@ static void
 release_locked(Conn *conn, PgmcRelease how)
 {
 	if (!conn->open && !conn->opening)
-		pass_on(conn);
+		release_closed(conn);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
 		pass_on(conn);
@@ -1112,13 +1131,21 @@ pgmc_registry_take_attention(void)
 	return pg_atomic_exchange_u32(&reg->attention, 0) != 0;
 }
 
-void
-pgmc_registry_set_opening(int slot, bool opening)
+bool
+pgmc_registry_set_opening(int slot)
 {
+	Conn	   *conn = &reg->conns[slot];
+	bool		held;
+
 	lock(LW_EXCLUSIVE);
-	forget_backend(&reg->conns[slot]);
-	reg->conns[slot].opening = opening;
+	held = conn->state == PGMC_CONN_HELD;
+	if (held)
+	{
+		forget_backend(conn);
+		conn->opening = true;
+	}
 	unlock();
+	return held;
 }
 
 void
@@ -1163,8 +1190,8 @@ pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 	strlcpy(conn->last_error, failure->message, sizeof(conn->last_error));
 	if (!others_open(conn))
 		fail_waiters(&reg->pools[conn->pool], failure);
-	if (conn->state != PGMC_CONN_HELD)
-		pass_on(conn);
+
+	/* one that has lost its holder meanwhile is passed on by its recovery */
 	unlock();
 }
 
@@ -1173,7 +1200,8 @@ static void
 lost_locked(Conn *conn, const char *message)
 {
 	forget_backend(conn);
-	strlcpy(conn->last_error, message, sizeof(conn->last_error));
+	if (message != NULL)
+		strlcpy(conn->last_error, message, sizeof(conn->last_error));
 	if (conn->state == PGMC_CONN_HELD)
 	{
 		conn->broken = true;
@@ -1181,7 +1209,10 @@ lost_locked(Conn *conn, const char *message)
 		wake(conn->holder);
 	}
 	else if (conn->state != PGMC_CONN_FREE)
+	{
+		pgmc_channel_empty(&conn->channel);
 		pass_on(conn);
+	}
 }
 
 void
@@ -1192,7 +1223,8 @@ pgmc_registry_lost(int slot, const char *message)
 	lock(LW_EXCLUSIVE);
 
 	/* else the slot was given away, and this is not about its new holder */
-	if (conn->open || conn->opening)
+	if (conn->open || conn->opening || conn->state == PGMC_CONN_RECOVERING ||
+		conn->state == PGMC_CONN_CLOSING)
 		lost_locked(conn, message);
 	unlock();
 	ConditionVariableBroadcast(&reg->news);

@@ -235,7 +235,8 @@ extern void pgmc_registry_set_last_error(int slot, const char *message);
 /* whether any session has asked something of the worker by a state change */
 extern bool pgmc_registry_take_attention(void);
 
-extern void pgmc_registry_set_opening(int slot, bool opening);
+/* The worker begins to connect; false: the one it would be for has gone. */
+extern bool pgmc_registry_set_opening(int slot);
 
 /* A connection is open: of which backend, with which options. */
 typedef struct PgmcOpened
@@ -251,7 +252,10 @@ extern void pgmc_registry_opened(int slot, const PgmcOpened *opened);
 /* An opening has failed: so has it for everyone who is queued for it. */
 extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
 
-/* The PGconn is gone. Its holder stays; without one the slot goes on. */
+/*
+ * The PGconn is gone (message NULL: that is no news).  Its holder stays;
+ * without one the slot goes on.
+ */
 extern void pgmc_registry_lost(int slot, const char *message);
 
 /* The same after an error of the worker, whatever is known of the PGconn. */

@@ -304,9 +304,22 @@ clear_row(PgmcRemote *remote)
 	remote->row = NULL;
 }
 
+/*
+ * A backend doesn't notice that its socket is closed while it runs something,
+ * and would go on, hold its locks and even commit.
+ */
+static void
+end_backend(PgmcRemote *remote)
+{
+	if (remote->state == PGMC_REMOTE_BUSY && remote->same_cluster &&
+		!remote->eof && BackendPidGetProc(remote->backend_pid) != NULL)
+		kill(-remote->backend_pid, SIGTERM);
+}
+
 void
 pgmc_remote_close(PgmcRemote *remote)
 {
+	end_backend(remote);
 	clear_row(remote);
 	if (remote->conn != NULL)
 		PQfinish(remote->conn);

@@ -353,8 +353,14 @@ take_notice(PgmcHold *hold, const PgmcFrame *frame, const char *command)
 
 	if (!pgmc_wire_read_fields(payload, frame->length, &fields))
 		bad_frame(frame);
+
+	/* reporting looks for interrupts, which may have to wait for the outcome */
+	if (hold->committing)
+		HOLD_INTERRUPTS();
 	pgmc_report(pgmc_notice_level(&fields), &fields, NameStr(hold->srvname),
 				command);
+	if (hold->committing)
+		RESUME_INTERRUPTS();
 	pfree(payload);
 }
 
@@ -460,6 +466,9 @@ read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
 				take_error(hold, &frame, outcome);
 				outcome->lost = true;
 				hold->in_flight = false;
+
+				/* not clean: the registry may not know of the loss yet */
+				hold->xact = PGMC_XACT_UNKNOWN;
 				return;
 			default:
 				bad_frame(&frame);
@@ -585,7 +594,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	PG_END_TRY();
 	hold->users--;
 	hold->committing = false;
-	if (hold->interrupted)
+	if (hold->interrupted || (committing && interrupt_is_final()))
 	{
 		hold->interrupted = false;
 		process_interrupts(fate_of(outcome));

@@ -169,7 +169,12 @@ start_open(int i, const PgmcOpen *open)
 {
 	Slot	   *slot = slots[i];
 
-	pgmc_registry_set_opening(i, true);
+	if (!pgmc_registry_set_opening(i))
+	{
+		/* the holder has gone already */
+		forget_request(slot);
+		return;
+	}
 	slot->lost_pending = false;
 	pgmc_remote_open(slot->remote, open);
 }
@@ -383,7 +388,7 @@ begin_recovery(int i, const PgmcSlot *info)
 	{
 		case PGMC_REMOTE_CLOSED:
 			finish_lost(i, slot->lost_pending ? pgmc_remote_error(slot->remote) :
-						"connection is not open");
+						NULL);
 			break;
 		case PGMC_REMOTE_CONNECTING:
 			pgmc_remote_close(slot->remote);

@@ -1,0 +1,158 @@
+# Cancels that come at any moment: none hits the next holder's statement, no hold is lost, and
+# what was committed is not reported as cancelled without saying so.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgmcTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = start_server('cancel', init => [ allows_streaming => 1 ]);
+my $admin = session($node);
+
+$admin->value(<<END);
+CREATE TABLE t (id text);
+CREATE FUNCTION check_hold(rounds int) RETURNS text LANGUAGE plpgsql AS \$\$
+DECLARE
+	got int;
+BEGIN
+	FOR i IN 1 .. rounds LOOP
+		PERFORM pgmc.acquire(timeout => '20 s');
+		IF pgmc.transaction_status() <> 'idle' THEN
+			RAISE 'not idle';
+		END IF;
+		FOR j IN 1 .. 5 LOOP
+			SELECT n INTO got FROM pgmc.query('SELECT \$1 + \$2', i, j) AS q(n int);
+			IF got <> i + j THEN
+				RAISE 'got %', got;
+			END IF;
+		END LOOP;
+		PERFORM pgmc.commit();
+		PERFORM pgmc.release();
+	END LOOP;
+	RETURN 'well';
+END \$\$;
+END
+
+# ---- a late cancel never hits the next holder's statement ----
+
+# Statements end about when their timeout strikes, so that many a cancel comes late.
+my @victim = map { session($node) } 1 .. 2;
+my @checker = map { session($node) } 1 .. 2;
+my $rounds = 600;
+my $script = "SET statement_timeout = '3ms';\n";
+for my $round (1 .. $rounds)
+{
+	my $ms = 1 + $round % 5 / 2;
+
+	$script .= $round % 3
+	  ? "SELECT pgmc.acquire(), pgmc.execute('SELECT pg_sleep(0.00$ms)'), pgmc.rollback(), pgmc.release();\n"
+	  : "SELECT pgmc.autonomous('SELECT pg_sleep(0.00$ms)');\n";
+}
+$script =~ s/0\.00(\d)\.5/0.00${1}5/g;
+$_->send($script) for @victim;
+$_->send('SELECT check_hold(400)') for @checker;
+for my $session (@checker)
+{
+	$session->ok('cancels of others do no harm');
+	is($session->{out}, 'well', 'and all statements are answered');
+}
+my $cancelled = 0;
+for my $session (@victim)
+{
+	$session->result;
+	$cancelled += () = $session->{err} =~ /^ERROR:  57014/mg;
+	my @others = grep { !/57014/ } $session->{err} =~ /^ERROR:  .*/mg;
+	is("@others", '', 'the others were told nothing else');
+}
+cmp_ok($cancelled, '>', 100, 'many were cancelled indeed');
+cmp_ok($cancelled, '<', 2 * $rounds - 100, 'and many were not');
+is_free($admin, 'after late cancels');
+is_clean($admin, 'after late cancels');
+
+# ---- granted while cancelled: the hold is never lost ----
+
+$rounds = 1500;
+$script = "SET statement_timeout = '1ms';\n";
+$script .= "SELECT pgmc.acquire(), pgmc.release();\n" x $rounds;
+$_->send($script) for @victim, $checker[0];
+$checker[1]->send("DO \$\$ BEGIN FOR i IN 1 .. 1500 LOOP
+	PERFORM pgmc.acquire(timeout => '20 s'); PERFORM pg_sleep(0.0005); PERFORM pgmc.release();
+	END LOOP; END \$\$");
+$checker[1]->ok('one who is not cancelled gets its turns');
+$cancelled = 0;
+for my $session (@victim, $checker[0])
+{
+	$session->result;
+	$cancelled += () = $session->{err} =~ /^ERROR:  57014/mg;
+	my @others = grep { !/57014/ } $session->{err} =~ /^ERROR:  .*/mg;
+	is("@others", '', 'the others were told nothing else');
+	$session->run('RESET statement_timeout');
+}
+cmp_ok($cancelled, '>', 300, 'many were cancelled indeed');
+is($admin->value('SELECT pgmc.try_acquire(); SELECT pgmc.release()'), 't', 'no hold is lost');
+is_free($_, 'after cancelled waits') for @victim, @checker;
+is_clean($admin, 'after cancelled waits');
+
+# ---- the same with time-outs of acquire itself ----
+
+$script = "SELECT pgmc.acquire(timeout => '1 ms'); SELECT pgmc.release_all();\n" x 500;
+$_->send($script) for @victim;
+$checker[1]->send("DO \$\$ BEGIN FOR i IN 1 .. 500 LOOP
+	PERFORM pgmc.acquire(timeout => '20 s'); PERFORM pg_sleep(0.001); PERFORM pgmc.release();
+	END LOOP; END \$\$");
+$checker[1]->ok('while others time out');
+for my $session (@victim)
+{
+	$session->result;
+	my @others = grep { !/55P03/ } $session->{err} =~ /^ERROR:  .*/mg;
+	is("@others", '', 'time-outs are 55P03');
+}
+is($admin->value('SELECT pgmc.try_acquire(); SELECT pgmc.release()'), 't', 'no hold is lost');
+
+# ---- interrupted while the commit waits for a synchronous standby ----
+
+$admin->value("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+$admin->value('SELECT pg_reload_conf()');
+$_->value('SET synchronous_commit = local') for $admin, @victim, @checker;
+my $waits = "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'";
+
+# The setting arrives at idle backends when they run something next
+my %commit = (
+	autonomous => sub { "SELECT pgmc.autonomous('INSERT INTO t VALUES (''$_[0]'')')" },
+	commit => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.commit()" });
+my %interrupt = (
+	cancel => sub { $admin->value("SELECT pg_cancel_backend($_[0]->{pid})") },
+	statement_timeout => sub { },
+	terminate => sub { $admin->value("SELECT pg_terminate_backend($_[0]->{pid})") });
+
+for my $how (sort keys %commit)
+{
+	for my $what (sort keys %interrupt)
+	{
+		my $name = "$what in a synchronous $how";
+		my $caller = session($node, options => '-c synchronous_commit=local');
+
+		$admin->value('SELECT pgmc.close()');
+		$caller->value("SET statement_timeout = '300ms'") if $what eq 'statement_timeout';
+		$caller->send($commit{$how}->($name));
+		wait_for($admin, $waits, $name);
+		$interrupt{$what}->($caller);
+		is_state($caller, undef, $what eq 'terminate' ? '57P01' : '57014', $name);
+		like($caller->{err}, qr/DETAIL:  .* was committed/, "$name: the DETAIL says that it is committed");
+		is($admin->value("SELECT count(*) FROM t WHERE id = '$name'"), '1', "$name: and it is");
+		is_free($victim[0], $name);
+		is_clean($admin, $name);
+		$caller->quit;
+	}
+}
+
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
+
+done_testing();

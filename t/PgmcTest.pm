@@ -1,0 +1,322 @@
+# What the TAP tests of pgmc have in common: a server with pgmc, and psql sessions that can be
+# left waiting, killed or stopped.
+#
+# No test sleeps for a time that "should be enough": wait_for polls for a condition.
+
+package PgmcTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+our @EXPORT = qw(
+  start_server session wait_for is_waiting holds_up sqlstate is_state is_clean is_free
+  worker_pid loopback_pid cpu_seconds proc_kb);
+
+my $patience = $PostgreSQL::Test::Utils::timeout_default;
+
+# A running server with pgmc in the database postgres. Options: conf => text, plain => 1 (no
+# CREATE EXTENSION), init => [arguments of init].
+sub start_server
+{
+	my ($name, %opt) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(@{ $opt{init} || [] });
+	$node->append_conf('postgresql.conf', <<END . ($opt{conf} || ''));
+max_connections = 60
+max_worker_processes = 8
+autovacuum = off
+restart_after_crash = on
+log_min_messages = warning
+END
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE SCHEMA IF NOT EXISTS pgmc; CREATE EXTENSION pgmc')
+	  unless $opt{plain};
+	return $node;
+}
+
+# A psql session; see PgmcTest::Session below. Options: db, user, options (of the server).
+sub session
+{
+	return PgmcTest::Session->new(@_);
+}
+
+# Wait until the query gives true (t); fails the test program where that doesn't come.
+sub wait_for
+{
+	my ($session, $sql, $what) = @_;
+	my $tries = $patience * 100;
+	my $got;
+
+	while ($tries-- > 0)
+	{
+		$got = $session->value($sql);
+		return 1 if $got eq 't';
+		usleep(10_000);
+	}
+	diag("gave up waiting for: " . ($what || $sql));
+	diag($session->value(
+			"SELECT string_agg(concat_ws(' | ', pid, application_name, backend_type, state, wait_event, left(query, 80)), E'\\n')
+			FROM pg_stat_activity"));
+	diag($session->value('SELECT string_agg(c::text, E\'\\n\') FROM pgmc.connections c'));
+	die "gave up waiting for: " . ($what || $sql);
+}
+
+# Wait until n sessions are queued.
+sub is_waiting
+{
+	my ($admin, $n) = @_;
+
+	return wait_for($admin,
+		"SELECT coalesce(sum(waiters), 0) = $n FROM (SELECT DISTINCT datname, srvname, usename, waiters FROM pgmc.connections) AS c",
+		"$n waiters");
+}
+
+# Wait until the loopback backend runs something that waits (in pg_sleep or for a lock).
+sub holds_up
+{
+	my ($admin) = @_;
+
+	return wait_for($admin,
+		"SELECT count(*) > 0 FROM pg_stat_activity
+			WHERE application_name LIKE 'pgmc%' AND state = 'active'
+			AND wait_event IN ('PgSleep', 'advisory', 'transactionid', 'relation')",
+		"a loopback statement that waits");
+}
+
+# The SQLSTATE of the first error in what psql has written, '' where there is none.
+sub sqlstate
+{
+	my ($text) = @_;
+
+	return $text =~ /(?:ERROR|FATAL):  ([0-9A-Z]{5}):/ ? $1 : '';
+}
+
+# The session's pending (or given) command ends with this SQLSTATE.
+sub is_state
+{
+	my ($session, $sql, $state, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$session->send($sql) if defined $sql;
+	$session->result;
+	return is(sqlstate($session->{err}), $state, $name) || diag($session->{err});
+}
+
+# In the end nothing is left behind: no transaction, no lock, no holder, no broken connection.
+sub is_clean
+{
+	my ($admin, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	wait_for($admin,
+		"SELECT count(*) = 0 FROM pgmc.connections WHERE state <> 'idle'",
+		"$name: idle or closed");
+	return is(
+		$admin->value(
+			"SELECT coalesce(string_agg(x, ', '), '') FROM (
+			SELECT concat_ws(' ', pid, state, query) FROM pg_stat_activity
+				WHERE application_name LIKE 'pgmc%' AND (state <> 'idle' OR xact_start IS NOT NULL)
+			UNION ALL SELECT concat_ws(' ', l.pid, locktype, mode)
+				FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+				WHERE a.application_name LIKE 'pgmc%' OR a.backend_type = 'pgmc worker'
+			UNION ALL SELECT concat_ws(' ', state, xact_status, waiters) FROM pgmc.connections
+				WHERE xact_status <> 'idle' OR waiters > 0) AS left_over(x)"),
+		'', "$name: nothing is left behind");
+}
+
+# The next one simply gets an idle connection that works.
+sub is_free
+{
+	my ($session, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$session->send(
+		"SELECT pgmc.acquire(timeout => '20 s'), pgmc.transaction_status();
+		SELECT pgmc.execute('SELECT 1'); SELECT pgmc.commit(); SELECT pgmc.release()");
+	$session->result;
+	return is("$session->{out}$session->{err}", "|idle\n1", "$name: the next one gets it, idle");
+}
+
+sub worker_pid
+{
+	my ($session) = @_;
+
+	return $session->value(
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'pgmc worker'");
+}
+
+sub loopback_pid
+{
+	my ($session) = @_;
+
+	return $session->value(
+		"SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
+			AND backend_type = 'client backend' ORDER BY backend_start LIMIT 1");
+}
+
+# ---- /proc ----
+
+# CPU time that a process has used, in clock ticks
+sub cpu_seconds
+{
+	my ($pid) = @_;
+	my @fields = split / /, slurp_file("/proc/$pid/stat") =~ s/^.*\) //sr;
+
+	return ($fields[11] + $fields[12]) / 100;
+}
+
+# A figure of /proc/PID/smaps_rollup or status in kB, such as Pss or VmRSS
+sub proc_kb
+{
+	my ($pid, $file, $name) = @_;
+
+	return slurp_file("/proc/$pid/$file") =~ /^$name:\s+(\d+)/m ? $1 : undef;
+}
+
+package PgmcTest::Session;
+
+use strict;
+use warnings;
+
+use Time::HiRes qw(time);
+
+# A psql that is given commands one after the other: send starts one, result waits for its end.
+sub new
+{
+	my ($class, $node, %opt) = @_;
+	my $self = bless {
+		in => '',
+		stdout => '',
+		stderr => '',
+		out => '',
+		err => '',
+		mark => 0
+	}, $class;
+	my $conninfo = $node->connstr($opt{db} || 'postgres');
+
+	$conninfo .= " user=$opt{user}" if $opt{user};
+	local $ENV{PGOPTIONS} = $opt{options} || '';
+	local $ENV{PGAPPNAME} = $opt{name} || 'client';
+	$self->{run} = IPC::Run::start(
+		[
+			$node->installed_command('psql'), '-XAtq',
+			'-v', 'VERBOSITY=verbose',
+			'-v', 'SHOW_CONTEXT=never',
+			'-d', $conninfo
+		],
+		'<', \$self->{in},
+		'>', \$self->{stdout},
+		'2>', \$self->{stderr});
+	return $self if $opt{nowait};
+	$self->{pid} = $self->value('SELECT pg_backend_pid()');
+	return $self;
+}
+
+# The rest of these take no time that matters
+
+sub psql_pid
+{
+	my ($self) = @_;
+
+	return $self->{run}->{KIDS}[0]{PID};
+}
+
+# psql's copy of the input is read line by line: a command may be of several lines
+sub send
+{
+	my ($self, $sql) = @_;
+	my $mark = ++$self->{mark};
+
+	$self->{in} .= "$sql\n;\n\\echo '#$mark#'\n\\warn '#$mark#'\n";
+	eval { $self->{run}->pump_nb };
+	return;
+}
+
+# True as soon as the last command has ended, or psql has
+sub done
+{
+	my ($self) = @_;
+	my $mark = $self->{mark};
+
+	return 1 if $self->{stdout} =~ /^#$mark#\n/m && $self->{stderr} =~ /^#$mark#\n/m;
+	return 1 unless eval { $self->{run}->pump_nb; $self->{run}->pumpable };
+	return $self->{stdout} =~ /^#$mark#\n/m && $self->{stderr} =~ /^#$mark#\n/m;
+}
+
+# Wait for the end of the last command; then {out} and {err} are what it has written.
+sub result
+{
+	my ($self) = @_;
+	my $limit = time() + $PostgreSQL::Test::Utils::timeout_default;
+
+	until ($self->done)
+	{
+		die "timed out: $self->{stdout}$self->{stderr}" if time() > $limit;
+		select(undef, undef, undef, 0.002);
+	}
+	for my $end ([ 'stdout', 'out' ], [ 'stderr', 'err' ])
+	{
+		my ($from, $to) = @$end;
+
+		$self->{$to} = $self->{$from};
+		$self->{$from} = '';
+		$self->{$to} =~ s/^#\d+#\n//mg;
+		$self->{$to} =~ s/\n+\z//;
+	}
+	return $self->{out};
+}
+
+sub run
+{
+	my ($self, $sql) = @_;
+
+	$self->send($sql);
+	return $self->result;
+}
+
+# The result of a command that must not fail
+sub value
+{
+	my ($self, $sql) = @_;
+	my $out = $self->run($sql);
+
+	die "$sql\n$self->{err}" if $self->{err} =~ /(?:ERROR|FATAL): |connection/;
+	return $out;
+}
+
+# A command sent before must end without an error; true then
+sub ok
+{
+	my ($self, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$self->result;
+	return Test::More::is($self->{err}, '', $name);
+}
+
+sub signal
+{
+	my ($self, $signal) = @_;
+
+	kill $signal, $self->psql_pid;
+	return;
+}
+
+sub quit
+{
+	my ($self) = @_;
+
+	$self->{in} .= "\n\\q\n";
+	eval { $self->{run}->finish };
+	return;
+}
+
+1;
