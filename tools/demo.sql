@@ -112,6 +112,10 @@ $$;
 SELECT tidy();
 SELECT reltuples FROM pg_class WHERE relname = 'note';
 
+-- Where the command waits for everybody else's older snapshots, the caller must have none.
+CALL pgmc.run('CREATE INDEX CONCURRENTLY note_body ON note (body)');
+SELECT indisvalid FROM pg_index WHERE indexrelid = 'note_body'::regclass;
+
 
 -- 4. Many sessions, one connection
 -- ================================

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What tools/test, tools/demo and .ci/run have in common. To be sourced in the top directory.
+# What tools/test, tools/demo, bench/run and .ci/run have in common. To be sourced in the top directory.
 #
 # Everything that is built or run goes into one temporary directory, $work, owned by an
 # unprivileged user (the server refuses to run as root), and is removed with it at the end:

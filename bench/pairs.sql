@@ -1,0 +1,206 @@
+-- What bench/run measures. Each pair is a function pgmc_NAME and a function other_NAME, which do
+-- the same work n times in a loop; the table pair says how often, and what it is.
+
+CREATE EXTENSION pgmc;
+CREATE EXTENSION dblink;
+
+CREATE TABLE journal (at timestamptz DEFAULT clock_timestamp(), who text, what text);
+CREATE TABLE big AS
+	SELECT n::bigint AS id, md5(n::text) AS what, timestamptz '2000-01-01' + n * interval '1 s' AS at
+	FROM generate_series(1, :rows) AS n;
+VACUUM (ANALYZE) big;
+
+-- with what dblink connects: to this server and database, as the same role
+CREATE FUNCTION loopback() RETURNS text LANGUAGE sql AS $$
+	SELECT format('host=%s port=%s dbname=%s user=%s',
+		split_part(current_setting('unix_socket_directories'), ',', 1),
+		current_setting('port'), current_database(), current_user)
+$$;
+
+CREATE TABLE pair (
+	place serial,
+	name text PRIMARY KEY,
+	work text,
+	other text,
+	calls int,							-- in a round
+	needs text DEFAULT 'dblink');		-- the extension
+
+INSERT INTO pair (name, work, other, calls) VALUES
+	('held', 'held "select 1", in a transaction', 'dblink, connection kept', 5000),
+	('insert', 'autonomous insert', 'dblink_exec, connection kept', 5000),
+	('block', 'acquire, insert, commit, release', 'dblink begin, insert, commit', 3000),
+	('connect', 'autonomous insert', 'dblink_exec, connecting per call', 200),
+	('lock', 'acquire, release', 'pg_advisory_lock, unlock', 100000),
+	('rows', 'large result (bigint, text, timestamptz)', 'dblink, connection kept', 1);
+INSERT INTO pair (name, work, other, calls, needs) VALUES
+	('background', 'autonomous insert', 'pg_background launch, result', 200, 'pg_background');
+
+CREATE TABLE measurement (
+	name text,
+	round int,
+	ours float8,						-- microseconds per call
+	other float8);
+
+-- ---- one statement after the other in one transaction over there ----
+
+CREATE FUNCTION pgmc_held(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pgmc.acquire();
+	PERFORM pgmc.execute('SELECT 1');
+	FOR i IN 1 .. n LOOP
+		PERFORM * FROM pgmc.query('SELECT 1') AS t(i int);
+	END LOOP;
+	PERFORM pgmc.rollback();
+	PERFORM pgmc.release();
+END
+$$;
+
+CREATE FUNCTION other_held(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM dblink_exec('bench', 'BEGIN');
+	FOR i IN 1 .. n LOOP
+		PERFORM * FROM dblink('bench', 'SELECT 1') AS t(i int);
+	END LOOP;
+	PERFORM dblink_exec('bench', 'ROLLBACK');
+END
+$$;
+
+-- ---- what commits on its own ----
+
+CREATE FUNCTION pgmc_insert(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM pgmc.autonomous('INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')');
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION other_insert(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM dblink_exec('bench', 'INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')');
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgmc_block(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM pgmc.acquire();
+		PERFORM pgmc.execute('INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')');
+		PERFORM pgmc.commit();
+		PERFORM pgmc.release();
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION other_block(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM dblink_exec('bench', 'BEGIN');
+		PERFORM dblink_exec('bench', 'INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')');
+		PERFORM dblink_exec('bench', 'COMMIT');
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgmc_connect(n int) RETURNS void LANGUAGE sql AS 'SELECT pgmc_insert(n)';
+
+CREATE FUNCTION other_connect(n int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	conninfo text := loopback();
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM dblink_exec(conninfo, 'INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')');
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgmc_background(n int) RETURNS void LANGUAGE sql AS 'SELECT pgmc_insert(n)';
+
+CREATE FUNCTION other_background(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM * FROM pg_background_result(pg_background_launch(
+			'INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')')) AS t(result text);
+	END LOOP;
+END
+$$;
+
+-- ---- the hold alone ----
+
+CREATE FUNCTION pgmc_lock(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM pgmc.acquire();
+		PERFORM pgmc.release();
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION other_lock(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM pg_advisory_lock(1);
+		PERFORM pg_advisory_unlock(1);
+	END LOOP;
+END
+$$;
+
+-- ---- a large result ----
+
+CREATE FUNCTION pgmc_rows(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM count(*) FROM pgmc.autonomous_query('SELECT id, what, at FROM big')
+			AS t(id bigint, what text, at timestamptz);
+	END LOOP;
+END
+$$;
+
+CREATE FUNCTION other_rows(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM count(*) FROM dblink('bench', 'SELECT id, what, at FROM big')
+			AS t(id bigint, what text, at timestamptz);
+	END LOOP;
+END
+$$;
+
+-- ---- measuring ----
+
+-- microseconds that a call takes
+CREATE FUNCTION clocked(function_name text, n int) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+	since timestamptz := clock_timestamp();
+BEGIN
+	EXECUTE format('SELECT %I(%s)', function_name, n);
+	RETURN extract(epoch FROM clock_timestamp() - since) * 1e6 / n;
+END
+$$;
+
+-- Both sides in turn; round 0 is to warm up.
+CREATE PROCEDURE measure(pair_name text, calls int, rounds int) LANGUAGE plpgsql AS $$
+DECLARE
+	ours float8;
+	other float8;
+BEGIN
+	FOR round IN 0 .. rounds LOOP
+		ours := clocked('pgmc_' || pair_name, calls);
+		COMMIT;
+		other := clocked('other_' || pair_name, calls);
+		IF round > 0 THEN
+			INSERT INTO measurement VALUES (pair_name, round, ours, other);
+		END IF;
+		COMMIT;
+	END LOOP;
+END
+$$;
+
+-- as people read it
+CREATE FUNCTION readable(microseconds float8) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE WHEN microseconds < 10 THEN to_char(microseconds, 'FM90.00') || ' us'
+		WHEN microseconds < 1000 THEN to_char(microseconds, 'FM9990.0') || ' us'
+		WHEN microseconds < 100000 THEN to_char(microseconds / 1e3, 'FM9990.00') || ' ms'
+		ELSE to_char(microseconds / 1e3, 'FM9999990') || ' ms' END
+$$;
