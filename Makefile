@@ -12,6 +12,7 @@ MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
 	src/channel.o \
+	src/hooks.o \
 	src/launch.o \
 	src/options.o \
 	src/params.o \
@@ -20,6 +21,7 @@ OBJS = \
 	src/remote.o \
 	src/result.o \
 	src/rows.o \
+	src/server.o \
 	src/session.o \
 	src/sqlfuncs.o \
 	src/static_area.o \

@@ -19,6 +19,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 160000
@@ -148,5 +149,34 @@ pgmc_request_named_shmem(Size size)
 #else
 #define PGMC_SHMEM_NEEDS_SPARE	true
 #endif
+
+/*
+ * Is the client of the backend with this pid at this address?  The local copy
+ * of the backends' status is made and thrown away here.
+ */
+static inline bool
+pgmc_backend_has_client(int pid, const SockAddr *client)
+{
+	bool		found = false;
+
+	pgstat_clear_backend_activity_snapshot();
+	for (int i = 1; i <= pgstat_fetch_stat_numbackends() && !found; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(i);
+#else
+		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+#endif
+		const SockAddr *addr;
+
+		if (local == NULL || local->backendStatus.st_procpid != pid)
+			continue;
+		addr = &local->backendStatus.st_clientaddr;
+		found = addr->salen == client->salen &&
+			memcmp(&addr->addr, &client->addr, client->salen) == 0;
+	}
+	pgstat_clear_backend_activity_snapshot();
+	return found;
+}
 
 #endif							/* PGMC_COMPAT_H */

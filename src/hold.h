@@ -35,6 +35,7 @@ struct PgmcHold
 	SubTransactionId subid;		/* where it was acquired, 0: it has outlived
 								 * it */
 	bool		autocommit;
+	bool		close_on_error; /* option on_error of the server */
 
 	PgmcXactStatus xact;		/* as of the last reply */
 	uint16		seq;			/* of the last request */

@@ -1,46 +1,55 @@
 /*
  * options.h
- *		What a foreign server of the wrapper pgmc means to the current user:
- *		the right to use it, its key, and how to connect.
+ *		The options of pgmc's foreign servers and user mappings.
+ *
+ * The table of options is pgmc's own few and whatever the libpq at hand knows,
+ * so a new libpq brings its new options with it.
  */
 #ifndef PGMC_OPTIONS_H
 #define PGMC_OPTIONS_H
 
-#include "registry.h"
+#include "nodes/pg_list.h"
 
-typedef struct PgmcServer
+/* libpq keywords with their values, in libpq's order, each at most once */
+typedef struct PgmcConninfo
 {
-	PgmcKey		key;
-	NameData	srvname;
-	int			pool_size;
-	int			connect_timeout;	/* milliseconds */
-	int			idle_timeout;	/* milliseconds, 0: none */
-	const char *reset_query;	/* "": none */
-	bool		own_database;	/* leads to the current database, if it leads
-								 * to this cluster at all */
-	int			npairs;			/* what libpq is given */
-	const char **keywords;
+	int			n;
+	const char **keywords;		/* NULL-terminated */
 	const char **values;
-	uint64		options_hash;	/* of all that a connection is made from */
-	const char *description;	/* "host=... user=...", without secrets */
-} PgmcServer;
+} PgmcConninfo;
+
+/* pgmc's own options of a server */
+typedef struct PgmcServerOptions
+{
+	int			pool_size;
+	int			idle_timeout;	/* milliseconds, 0: none */
+	int			max_lifetime;	/* milliseconds, 0: none */
+	int			hold_timeout;	/* milliseconds, 0: none */
+	int			idle_hold_timeout;	/* milliseconds, 0: none */
+	bool		close_on_error;
+	const char *reset_query;	/* "": none */
+} PgmcServerOptions;
+
+/* Set a keyword; a value of NULL or "" takes it out. */
+extern void pgmc_conninfo_set(PgmcConninfo *info, const char *keyword,
+							  const char *value);
+
+/* its value, or NULL */
+extern const char *pgmc_conninfo_get(const PgmcConninfo *info,
+									 const char *keyword);
+
+/* "host=... port=...", without secrets and what pgmc sets for itself */
+extern char *pgmc_conninfo_describe(const PgmcConninfo *info);
 
 /*
- * Look a server up for the current user.  What is returned lives until the next
- * call of this function in the same process.
- *
- * Errors: 42704 no such server, 42809 a server of another wrapper, 42501 no
- * right to use it.
+ * Split the options of a server (DefElems, as the catalog has them) into
+ * pgmc's own and libpq's; those of the dsn first, overridden by the others.
  */
-extern const PgmcServer *pgmc_options_resolve(const char *name);
+extern void pgmc_options_read_server(List *options, PgmcServerOptions *own,
+									 PgmcConninfo *info);
 
-/* A server by its name, without asking for a right; errors 42704, 42809. */
-extern Oid	pgmc_options_server_oid(const char *name);
-
-/* Is this the key of a connection that the current user may use?  No errors. */
-extern bool pgmc_options_own_key(const PgmcKey *key);
-
-/* Register the callbacks that make resolve look again; once a process. */
-extern void pgmc_options_init(void);
+/* Add the options of a user mapping; *password_required unless it says false. */
+extern void pgmc_options_read_mapping(List *options, PgmcConninfo *info,
+									  bool *password_required);
 
 #endif							/* PGMC_OPTIONS_H */

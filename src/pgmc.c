@@ -12,13 +12,12 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
-#include "tcop/utility.h"
 #include "utils/guc.h"
 
 #include "compat.h"
-#include "options.h"
+#include "hooks.h"
 #include "registry.h"
+#include "server.h"
 #include "session.h"
 #include "settings.h"
 #include "static_area.h"
@@ -32,8 +31,6 @@ int			pgmc_log_waits = -1;
 int			pgmc_spin_time = 50;
 int			pgmc_max_connections = 32;
 int			pgmc_worker_linger = 60000;
-
-static ProcessUtility_hook_type prev_process_utility = NULL;
 
 extern PGDLLEXPORT void _PG_init(void);
 
@@ -77,34 +74,13 @@ define_settings(void)
 	MarkGUCPrefixReserved("pgmc");
 }
 
-/* DISCARD ALL leaves a session as if it were new: without holds. */
-static void
-process_utility(PlannedStmt *pstmt, const char *query_string,
-				bool read_only_tree, ProcessUtilityContext context,
-				ParamListInfo params, QueryEnvironment *query_env,
-				DestReceiver *dest, QueryCompletion *qc)
-{
-	bool		discard_all = IsA(pstmt->utilityStmt, DiscardStmt) &&
-	((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL;
-
-	if (prev_process_utility)
-		prev_process_utility(pstmt, query_string, read_only_tree, context,
-							 params, query_env, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query_string, read_only_tree, context,
-								params, query_env, dest, qc);
-	if (discard_all)
-		(void) pgmc_session_release_all();
-}
-
 void
 _PG_init(void)
 {
 	define_settings();
 	if (process_shared_preload_libraries_in_progress)
 		pgmc_static_preload();
-	pgmc_options_init();
+	pgmc_server_init();
 	pgmc_session_init();
-	prev_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = process_utility;
+	pgmc_hooks_init();
 }

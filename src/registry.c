@@ -49,6 +49,8 @@ typedef struct Conn
 	bool		used_password;
 	uint64		options_hash;
 	TimestampTz backend_start;
+	TimestampTz expires_at;		/* replace it on release from then on, 0:
+								 * never */
 	char		last_error[PGMC_MESSAGE_SIZE];
 	pg_atomic_uint32 xact_status;	/* PgmcXactStatus */
 	PgmcChannel channel;
@@ -356,6 +358,7 @@ fill_grant(const Conn *conn, PgmcGrant *grant)
 	grant->epoch = conn->epoch;
 	grant->open = conn->open;
 	grant->used_password = conn->used_password;
+	grant->same_cluster = conn->same_cluster;
 	grant->options_hash = conn->options_hash;
 }
 
@@ -409,6 +412,7 @@ forget_backend(Conn *conn)
 	conn->used_password = false;
 	conn->options_hash = 0;
 	conn->backend_start = 0;
+	conn->expires_at = 0;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_CLOSED);
 }
 
@@ -782,6 +786,9 @@ release_locked(Conn *conn, PgmcRelease how)
 {
 	if (!conn->open && !conn->opening)
 		release_closed(conn);
+	else if (how == PGMC_RELEASE_CLEAN && conn->expires_at != 0 &&
+			 GetCurrentTimestamp() >= conn->expires_at)
+		set_state(conn, PGMC_CONN_CLOSING);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
 		pass_on(conn);
@@ -853,6 +860,28 @@ pgmc_registry_close_idle(int slot, const PgmcKey *key)
 	return idle;
 }
 
+void
+pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
+							 const char *login)
+{
+	if (reg == NULL)
+		return;
+	lock(LW_EXCLUSIVE);
+	for (int i = 0; i < reg->high_water; i++)
+	{
+		Conn	   *conn = &reg->conns[i];
+		const PgmcKey *key = &reg->pools[conn->pool].key;
+
+		if (conn->state == PGMC_CONN_IDLE &&
+			(!OidIsValid(dbid) || key->dbid == dbid) &&
+			(!OidIsValid(serverid) || key->serverid == serverid) &&
+			(!OidIsValid(umid) || key->umid == umid) &&
+			(login == NULL || strcmp(NameStr(key->login), login) == 0))
+			set_state(conn, PGMC_CONN_CLOSING);
+	}
+	unlock();
+}
+
 int
 pgmc_registry_find(const PgmcKey *key)
 {
@@ -901,6 +930,7 @@ pgmc_registry_slot(int slot, PgmcSlot *copy)
 		copy->opening = conn->opening;
 		copy->backend_pid = conn->backend_pid;
 		copy->same_cluster = conn->same_cluster;
+		copy->used_password = conn->used_password;
 		copy->backend_start = conn->backend_start;
 		copy->state_since = conn->state_since;
 		copy->xact_status = pg_atomic_read_u32(&conn->xact_status);
@@ -1161,6 +1191,7 @@ pgmc_registry_opened(int slot, const PgmcOpened *opened)
 	conn->used_password = opened->used_password;
 	conn->options_hash = opened->options_hash;
 	conn->backend_start = GetCurrentTimestamp();
+	conn->expires_at = opened->expires_at;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_IDLE);
 	unlock();
 }

@@ -58,6 +58,7 @@ typedef struct PgmcGrant
 	uint64		epoch;
 	bool		open;
 	bool		used_password;
+	bool		same_cluster;
 	uint64		options_hash;	/* of the options it was opened with */
 } PgmcGrant;
 
@@ -125,6 +126,7 @@ typedef struct PgmcSlot
 	bool		opening;
 	int			backend_pid;
 	bool		same_cluster;
+	bool		used_password;
 	TimestampTz backend_start;
 	TimestampTz state_since;
 	PgmcXactStatus xact_status;
@@ -194,6 +196,14 @@ extern void pgmc_registry_session_exit(void);
 /* Ask the worker to close an idle connection; false if it isn't idle. */
 extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key);
 
+/*
+ * Ask the worker to close all idle connections that match: of this database
+ * (InvalidOid: any), and of this server, this user mapping or this login role,
+ * whichever is given.  Can't fail, doesn't wait.
+ */
+extern void pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
+										 const char *login);
+
 /* a slot of this key, the caller's own hold first, else any; -1: none */
 extern int	pgmc_registry_find(const PgmcKey *key);
 
@@ -245,6 +255,7 @@ typedef struct PgmcOpened
 	bool		same_cluster;
 	bool		used_password;
 	uint64		options_hash;
+	TimestampTz expires_at;		/* when to replace it on release, 0: never */
 } PgmcOpened;
 
 extern void pgmc_registry_opened(int slot, const PgmcOpened *opened);

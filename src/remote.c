@@ -108,6 +108,7 @@ struct PgmcRemote
 	bool		used_password;
 	uint64		options_hash;
 	int			idle_timeout;	/* milliseconds, 0: none */
+	int			max_lifetime;	/* milliseconds, 0: none */
 	char	   *reset_query;
 	char	   *encoding;
 	uint64		last_user;		/* session whose state may be left in it */
@@ -253,6 +254,15 @@ uint64
 pgmc_remote_options_hash(const PgmcRemote *remote)
 {
 	return remote->options_hash;
+}
+
+TimestampTz
+pgmc_remote_expires_at(const PgmcRemote *remote)
+{
+	if (remote->max_lifetime <= 0)
+		return 0;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									   remote->max_lifetime);
 }
 
 TimestampTz
@@ -494,28 +504,38 @@ report_error(PgmcRemote *remote, const PGresult *res)
 
 /* ---- connecting ---- */
 
+/* whose process listens on the other end's Unix socket: our postmaster's? */
+static bool
+listener_is_postmaster(int sock)
+{
+#ifdef SO_PEERCRED
+	struct ucred peer;
+	socklen_t	peerlen = sizeof(peer);
+
+	return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &peerlen) == 0 &&
+		peer.pid == PostmasterPid;
+#else
+	return false;
+#endif
+}
+
 /*
- * Is the server at the other end this very cluster?  On a Unix socket the
- * kernel tells whose process listens there: our postmaster or not.
+ * Is the server at the other end this very cluster?  The kernel tells who
+ * listens on a Unix socket.  Over TCP the process with the number that the
+ * server gave must be a backend of ours, and its client must be our socket.
  */
 static bool
 prove_same_cluster(PGconn *conn)
 {
-#ifdef SO_PEERCRED
-	struct sockaddr_storage addr;
-	socklen_t	addrlen = sizeof(addr);
-	struct ucred peer;
-	socklen_t	peerlen = sizeof(peer);
+	SockAddr	self = {0};
 
-	if (getsockname(PQsocket(conn), (struct sockaddr *) &addr, &addrlen) != 0 ||
-		addr.ss_family != AF_UNIX)
+	self.salen = sizeof(self.addr);
+	if (getsockname(PQsocket(conn), (struct sockaddr *) &self.addr,
+					&self.salen) != 0)
 		return false;
-	if (getsockopt(PQsocket(conn), SOL_SOCKET, SO_PEERCRED, &peer, &peerlen) != 0)
-		return false;
-	return peer.pid == PostmasterPid;
-#else
-	return false;
-#endif
+	if (self.addr.ss_family == AF_UNIX)
+		return listener_is_postmaster(PQsocket(conn));
+	return pgmc_backend_has_client(PQbackendPID(conn), &self);
 }
 
 /*
@@ -571,6 +591,7 @@ pgmc_remote_open(PgmcRemote *remote, const PgmcOpen *open)
 	remote->serial++;
 	remote->options_hash = open->options_hash;
 	remote->idle_timeout = open->idle_timeout;
+	remote->max_lifetime = open->max_lifetime;
 	remote->reset_query = MemoryContextStrdup(remote->open_context,
 											  open->reset_query);
 	if (!AcquireExternalFD())
@@ -596,7 +617,7 @@ pgmc_remote_open(PgmcRemote *remote, const PgmcOpen *open)
 	PQsetNoticeReceiver(remote->conn, receive_notice, remote);
 	remote->state = PGMC_REMOTE_CONNECTING;
 	remote->polling = PGRES_POLLING_WRITING;
-	remote->connect_deadline =
+	remote->connect_deadline = open->connect_timeout <= 0 ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), open->connect_timeout);
 	set_error(remote, 0, "");
 }
@@ -620,7 +641,8 @@ finish_opening(PgmcRemote *remote)
 static void
 advance_connecting(PgmcRemote *remote, bool ready)
 {
-	if (GetCurrentTimestamp() >= remote->connect_deadline)
+	if (remote->connect_deadline != 0 &&
+		GetCurrentTimestamp() >= remote->connect_deadline)
 	{
 		fail_opening(remote, "timeout expired",
 					 ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);

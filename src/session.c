@@ -111,6 +111,15 @@ give_back(PgmcHold *hold, PgmcRelease clean_way, PgmcRelease dirty_way)
 	return dirty;
 }
 
+/* The same after an error, or not: some servers' connections are closed by one. */
+static bool
+give_back_after(PgmcHold *hold, bool error)
+{
+	if (error && hold->close_on_error)
+		return give_back(hold, PGMC_RELEASE_CLOSE, PGMC_RELEASE_CLOSE);
+	return give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+}
+
 static void
 warn_rolled_back(const char *srvname)
 {
@@ -146,7 +155,7 @@ end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
 			taken.at = GetCurrentTimestamp();
 			taken.subxact = subid != InvalidSubTransactionId;
 		}
-		if (give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY) &&
+		if (give_back_after(hold, aborted) &&
 			ndirty < (int) lengthof(dirty))
 			dirty[ndirty++] = srvname;
 		ended++;
@@ -459,7 +468,7 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 	memset(acquire, 0, sizeof(*acquire));
 	acquire->key = server->key;
 	acquire->srvname = server->srvname;
-	acquire->pool_size = server->pool_size;
+	acquire->pool_size = server->options.pool_size;
 	acquire->max_connections = pgmc_max_connections;
 	acquire->mode = mode;
 }
@@ -501,7 +510,7 @@ make_hold(const PgmcServer *server, PgmcScope scope)
 	hold->key = server->key;
 	hold->srvname = server->srvname;
 	hold->userid = GetUserId();
-	hold->own_database = server->own_database;
+	hold->close_on_error = server->options.close_on_error;
 	hold->scope = scope;
 	hold->subid = GetCurrentSubTransactionId();
 	hold->reader.hold = hold;
@@ -511,17 +520,20 @@ make_hold(const PgmcServer *server, PgmcScope scope)
 static void
 connect_hold(PgmcHold *hold, const PgmcServer *server)
 {
+	PgmcConninfo info;
 	PgmcOpen	open;
 	PgmcOutcome outcome;
 
+	pgmc_server_lookup_hosts(server, &info);
 	open.session = pgmc_registry_session();
 	open.options_hash = server->options_hash;
 	open.connect_timeout = server->connect_timeout;
-	open.idle_timeout = server->idle_timeout;
-	open.npairs = server->npairs;
-	open.keywords = server->keywords;
-	open.values = server->values;
-	open.reset_query = server->reset_query;
+	open.idle_timeout = server->options.idle_timeout;
+	open.max_lifetime = server->options.max_lifetime;
+	open.npairs = info.n;
+	open.keywords = info.keywords;
+	open.values = info.values;
+	open.reset_query = server->options.reset_query;
 
 	pgmc_launch_worker(hold->deadline);
 	pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot);
@@ -537,26 +549,43 @@ connect_hold(PgmcHold *hold, const PgmcServer *server)
 	hold->xact = PGMC_XACT_IDLE;
 }
 
+/* what an opening has found out about the connection */
+static void
+refresh_grant(PgmcGrant *grant)
+{
+	PgmcSlot	slot;
+
+	pgmc_registry_slot(grant->slot, &slot);
+	grant->used_password = slot.used_password;
+	grant->same_cluster = slot.same_cluster;
+}
+
 /* The hold is in the list; make its connection usable, or end it. */
 static void
-make_usable(PgmcHold *hold, const PgmcServer *server, const PgmcGrant *grant,
+make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 			TimestampTz deadline)
 {
 	PG_TRY();
 	{
 		hold->deadline = deadline;
 		if (!grant->open || grant->options_hash != server->options_hash)
+		{
 			connect_hold(hold, server);
+			refresh_grant(grant);
+		}
 		else
 		{
 			pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot);
 			hold->xact = PGMC_XACT_IDLE;
 		}
 		hold->deadline = 0;
+		hold->own_database = server->own_database && grant->same_cluster;
+		pgmc_server_check_connection(server, grant->used_password,
+									 grant->same_cluster);
 	}
 	PG_CATCH();
 	{
-		pgmc_session_end_call(hold);
+		pgmc_session_end_call(hold, false);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -585,6 +614,7 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 	PgmcGrant	grant;
 	volatile bool granted = false;
 
+	pgmc_server_check_password(server);
 	check_registry();
 	hold = make_hold(server, scope);
 	PG_TRY();
@@ -710,12 +740,12 @@ pgmc_session_hold(const char *srvname)
 		hold = pgmc_session_innermost();
 		if (hold == NULL)
 			raise_no_hold(NULL);
-		server = pgmc_options_resolve(NameStr(hold->srvname));
+		server = pgmc_server_resolve(NameStr(hold->srvname));
 		if (!same_key(&hold->key, &server->key))
 			raise_not_yours(hold);
 		return hold;
 	}
-	server = pgmc_options_resolve(srvname);
+	server = pgmc_server_resolve(srvname);
 	hold = pgmc_session_find(server);
 	if (hold == NULL)
 	{
@@ -872,9 +902,9 @@ pgmc_session_set_autocommit(PgmcHold *hold, bool enabled)
 /* ---- releasing ---- */
 
 void
-pgmc_session_end_call(PgmcHold *hold)
+pgmc_session_end_call(PgmcHold *hold, bool failed)
 {
-	(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+	(void) give_back_after(hold, failed);
 }
 
 /* Is the hold's connection lost or revoked?  Then there is less to do. */

@@ -10,7 +10,7 @@
 #ifndef PGMC_SESSION_H
 #define PGMC_SESSION_H
 
-#include "options.h"
+#include "server.h"
 #include "wire.h"
 
 typedef struct PgmcHold PgmcHold;
@@ -97,7 +97,7 @@ extern uint8 pgmc_session_exec_flags(const PgmcHold *hold);
 extern void pgmc_session_release(PgmcHold *hold, bool close);
 
 /* End the hold of one call, in whatever state; no errors, no waiting. */
-extern void pgmc_session_end_call(PgmcHold *hold);
+extern void pgmc_session_end_call(PgmcHold *hold, bool failed);
 
 /* End all holds with a WARNING for each open transaction; returns how many. */
 extern int	pgmc_session_release_all(void);

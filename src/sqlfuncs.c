@@ -17,7 +17,6 @@
 
 #include "compat.h"
 #include "launch.h"
-#include "options.h"
 #include "params.h"
 #include "registry.h"
 #include "rows.h"
@@ -79,7 +78,7 @@ server_argument(FunctionCallInfo fcinfo, int argno)
 static const PgmcServer *
 resolve_or_default(const char *name)
 {
-	return pgmc_options_resolve(name != NULL ? name : pgmc_default_server);
+	return pgmc_server_resolve(name != NULL ? name : pgmc_default_server);
 }
 
 static const char *
@@ -334,11 +333,13 @@ run_block(FunctionCallInfo fcinfo, const PgmcServer *server,
 		else
 			pgmc_session_execute(hold, exec, PGMC_EXEC_AUTONOMOUS, NULL, &done);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		pgmc_session_end_call(hold);
+		pgmc_session_end_call(hold, true);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	pgmc_session_end_call(hold, false);
 	return done.rows;
 }
 
@@ -503,7 +504,7 @@ pgmc_close(PG_FUNCTION_ARGS)
 	check_circumstances();
 	if (name == NULL)
 		name = pgmc_default_server;
-	serverid = pgmc_options_server_oid(name);
+	serverid = pgmc_server_oid(name);
 	if (!pgmc_server_owner_ok(serverid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -15,8 +15,8 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
-#include "options.h"
 #include "registry.h"
+#include "server.h"
 
 PG_FUNCTION_INFO_V1(pgmc_get_connections);
 
@@ -80,7 +80,7 @@ static bool
 may_see(const PgmcSlot *slot)
 {
 	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
-		pgmc_options_own_key(&slot->key);
+		pgmc_server_own_key(&slot->key);
 }
 
 static void

@@ -110,6 +110,7 @@ pgmc_wire_open(StringInfo buf, uint16 seq, const PgmcOpen *open)
 	put_uint64(buf, open->options_hash);
 	put_int32(buf, open->connect_timeout);
 	put_int32(buf, open->idle_timeout);
+	put_int32(buf, open->max_lifetime);
 	put_int32(buf, open->npairs);
 	put_string(buf, open->reset_query);
 	for (int i = 0; i < open->npairs; i++)
@@ -292,6 +293,7 @@ pgmc_wire_read_open(const char *data, Size length, PgmcOpen *open)
 	open->options_hash = get_uint64(&c);
 	open->connect_timeout = get_int32(&c);
 	open->idle_timeout = get_int32(&c);
+	open->max_lifetime = get_int32(&c);
 	open->npairs = get_count(&c, 2);
 	open->reset_query = get_string(&c);
 	open->keywords = palloc0((open->npairs + 1) * sizeof(char *));

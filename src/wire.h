@@ -71,6 +71,7 @@ typedef struct PgmcOpen
 	uint64		options_hash;	/* to tell later whether the options changed */
 	int32		connect_timeout;	/* milliseconds for the whole attempt */
 	int32		idle_timeout;	/* milliseconds; 0: never closed for idling */
+	int32		max_lifetime;	/* milliseconds; 0: as long as it lasts */
 	int32		npairs;			/* libpq keywords and values */
 	const char **keywords;		/* NULL-terminated */
 	const char **values;

@@ -443,6 +443,7 @@ handle_opened(int i)
 	opened.same_cluster = pgmc_remote_same_cluster(slot->remote);
 	opened.used_password = pgmc_remote_used_password(slot->remote);
 	opened.options_hash = pgmc_remote_options_hash(slot->remote);
+	opened.expires_at = pgmc_remote_expires_at(slot->remote);
 	pgmc_registry_opened(i, &opened);
 	reply_done(slot, 0);
 	forget_request(slot);

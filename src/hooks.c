@@ -1,0 +1,132 @@
+/*
+ * hooks.c
+ *		What pgmc notices of other commands in a session that has loaded it:
+ *		DISCARD ALL, and changes of servers, user mappings and roles.
+ *
+ * Nothing depends on these: a connection whose server was dropped in a session
+ * without the library is closed when it has been idle for long enough.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/extension.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "hooks.h"
+#include "registry.h"
+#include "session.h"
+
+#define LOOPBACK_NAME	"pgmc_loopback"
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+static object_access_hook_type prev_object_access = NULL;
+
+/* DISCARD ALL leaves a session as if it were new: without holds. */
+static void
+process_utility(PlannedStmt *pstmt, const char *query_string,
+				bool read_only_tree, ProcessUtilityContext context,
+				ParamListInfo params, QueryEnvironment *query_env,
+				DestReceiver *dest, QueryCompletion *qc)
+{
+	bool		discard_all = IsA(pstmt->utilityStmt, DiscardStmt) &&
+	((DiscardStmt *) pstmt->utilityStmt)->target == DISCARD_ALL;
+
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query_string, read_only_tree, context,
+							 params, query_env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query_string, read_only_tree, context,
+								params, query_env, dest, qc);
+	if (discard_all)
+		(void) pgmc_session_release_all();
+}
+
+/* The server of a user mapping that this command has just made. */
+static Oid
+server_of_new_mapping(Oid umid)
+{
+	Relation	rel = table_open(UserMappingRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			serverid = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_user_mapping_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(umid));
+	scan = systable_beginscan(rel, UserMappingOidIndexId, true, SnapshotSelf, 1,
+							  &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		serverid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->umserver;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return serverid;
+}
+
+/* The server that comes with the extension isn't in dumps, nor what is set on it. */
+static void
+warn_about_loopback(Oid serverid, const char *what)
+{
+	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+
+	if (creating_extension || server == NULL ||
+		strcmp(server->servername, LOOPBACK_NAME) != 0)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("pg_dump will not keep %s of server \"%s\"", what,
+					LOOPBACK_NAME),
+			 errdetail("The server belongs to the extension."),
+			 errhint("Create a server of your own: CREATE SERVER ... FOREIGN DATA WRAPPER pgmc.")));
+}
+
+static void
+object_dropped(Oid class_id, Oid object_id)
+{
+	if (class_id == ForeignServerRelationId)
+		pgmc_registry_close_matching(MyDatabaseId, object_id, InvalidOid, NULL);
+	else if (class_id == UserMappingRelationId)
+		pgmc_registry_close_matching(MyDatabaseId, InvalidOid, object_id, NULL);
+	else if (class_id == AuthIdRelationId)
+	{
+		char	   *role = GetUserNameFromId(object_id, true);
+
+		if (role != NULL)
+			pgmc_registry_close_matching(InvalidOid, InvalidOid, InvalidOid, role);
+	}
+}
+
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+			  void *arg)
+{
+	if (prev_object_access)
+		prev_object_access(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_DROP)
+		object_dropped(class_id, object_id);
+	else if (access == OAT_POST_ALTER && class_id == ForeignServerRelationId)
+		warn_about_loopback(object_id, "changed options");
+	else if (access == OAT_POST_CREATE && class_id == UserMappingRelationId)
+		warn_about_loopback(server_of_new_mapping(object_id), "user mappings");
+}
+
+void
+pgmc_hooks_init(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	prev_object_access = object_access_hook;
+	object_access_hook = object_access;
+}
