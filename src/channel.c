@@ -40,7 +40,9 @@ pgmc_channel_give(PgmcChannel *channel, uint64 epoch)
 	channel->epoch = epoch;
 	channel->broken = false;
 	channel->used = false;
-	channel->cancel_asked = false;	/* it was for the last holder's command */
+	channel->abort_asked = false;	/* these were for the last holder's
+									 * requests */
+	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);
 }
 
@@ -391,6 +393,17 @@ pgmc_channel_worker_reset(PgmcChannel *channel, int slot, bool wipe)
 }
 
 void
+pgmc_channel_worker_wipe(PgmcChannel *channel, int slot)
+{
+	char	   *base = worker_bytes(channel, slot);
+
+	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
+	if (base != NULL && channel->request.read == channel->request.written)
+		memset(request_bytes(base), 0, PGMC_RING_SIZE);
+	LWLockRelease(&channel->lock);
+}
+
+void
 pgmc_channel_worker_aborted(PgmcChannel *channel, int slot)
 {
 	pgmc_channel_worker_reset(channel, slot, false);
@@ -404,17 +417,4 @@ pgmc_channel_worker_break(PgmcChannel *channel)
 	channel->abort_asked = false;
 	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);
-}
-
-void
-pgmc_channel_worker_discard(PgmcChannel *channel)
-{
-	dsm_handle	handle;
-
-	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
-	handle = channel->data;
-	channel->data = DSM_HANDLE_INVALID;
-	LWLockRelease(&channel->lock);
-	if (handle != DSM_HANDLE_INVALID)
-		dsm_unpin_segment(handle);
 }

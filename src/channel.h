@@ -5,7 +5,7 @@
  * A channel belongs to a connection slot of the registry, not to a session:
  * one ring carries requests to the worker, the other replies to the holder.
  * The header is in the registry's segment; the bytes are in a DSM segment of
- * the slot's own, made by the first holder and kept while the worker lives.
+ * the slot's own, made by the first holder and kept until the server stops.
  *
  * Every copy by a holder happens under the channel's lock after comparing the
  * hold's epoch with the channel's.  So whoever lost the hold (revoked, or dead
@@ -47,8 +47,8 @@ typedef struct PgmcChannel
 	uint16		cancel_seq;		/* the request that cancel_asked means */
 	bool		used;			/* the holder has sent something: the holder;
 								 * cleared with a new epoch */
-	dsm_handle	data;			/* where the bytes are: the first holder, and
-								 * the worker when it leaves */
+	dsm_handle	data;			/* where the bytes are, for ever: the slot's
+								 * first holder */
 	PgmcRing	request;
 	PgmcRing	reply;
 } PgmcChannel;
@@ -123,13 +123,13 @@ extern void pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort,
 extern void pgmc_channel_worker_reset(PgmcChannel *channel, int slot,
 									  bool wipe);
 
+/* Overwrite what was read of the requests: it had secrets. */
+extern void pgmc_channel_worker_wipe(PgmcChannel *channel, int slot);
+
 /* The request that the holder dropped has ended: it may send the next. */
 extern void pgmc_channel_worker_aborted(PgmcChannel *channel, int slot);
 
 /* Tell the holder, for as long as it holds, that its connection is lost. */
 extern void pgmc_channel_worker_break(PgmcChannel *channel);
-
-/* Let go of the bytes, so that the segment ends with the last mapping of it. */
-extern void pgmc_channel_worker_discard(PgmcChannel *channel);
 
 #endif							/* PGMC_CHANNEL_H */

@@ -46,6 +46,8 @@ struct PgmcHold
 	int			users;			/* calls on the stack that use this struct */
 	bool		ended;			/* freed when the last of them is through */
 	TimestampTz deadline;		/* of the opening, 0: none */
+	TimestampTz patience;		/* when to stop waiting for an outcome, 0: not
+								 * told to end */
 	PgmcReader	reader;
 };
 

@@ -37,6 +37,7 @@ register_worker(void)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
+	bool		registered;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
@@ -50,7 +51,17 @@ register_worker(void)
 	strlcpy(worker.bgw_function_name, "pgmc_worker_main",
 			sizeof(worker.bgw_function_name));
 
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	PG_TRY();
+	{
+		registered = RegisterDynamicBackgroundWorker(&worker, &handle);
+	}
+	PG_CATCH();
+	{
+		pgmc_registry_start_failed();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!registered)
 	{
 		pgmc_registry_start_failed();
 		ereport(ERROR,

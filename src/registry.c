@@ -626,13 +626,15 @@ pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
 
 /* caller has the lock */
 static PgmcAcquireResult
-outcome(const Session *s, PgmcGrant *grant)
+outcome(const Session *s, PgmcGrant *grant, PgmcFailure *failure)
 {
 	if (s->result == PGMC_GRANTED)
 	{
 		fill_grant(&reg->conns[s->slot], grant);
 		grant->epoch = s->epoch;
 	}
+	else if (s->result == PGMC_FAILED)
+		*failure = s->failure;
 	return s->result;
 }
 
@@ -643,15 +645,13 @@ pgmc_registry_poll(PgmcGrant *grant, PgmcFailure *failure)
 	PgmcAcquireResult result;
 
 	lock(LW_SHARED);
-	result = outcome(s, grant);
-	if (result == PGMC_FAILED)
-		*failure = s->failure;
+	result = outcome(s, grant, failure);
 	unlock();
 	return result;
 }
 
 PgmcAcquireResult
-pgmc_registry_leave(PgmcGrant *grant)
+pgmc_registry_leave(PgmcGrant *grant, PgmcFailure *failure)
 {
 	int			me = pgmc_procno(MyProc);
 	PgmcAcquireResult result;
@@ -659,7 +659,7 @@ pgmc_registry_leave(PgmcGrant *grant)
 	lock(LW_EXCLUSIVE);
 	if (reg->sessions[me].pool != NOBODY)
 		dequeue(me);
-	result = outcome(&reg->sessions[me], grant);
+	result = outcome(&reg->sessions[me], grant, failure);
 	unlock();
 	return result;
 }
@@ -1038,16 +1038,18 @@ pgmc_registry_worker_begin(void)
 {
 	bool		ours;
 	int			other;
+	bool		dead;
 
 	lock(LW_SHARED);
 	other = reg->worker_state == PGMC_WORKER_RUNNING ? reg->worker_pid : 0;
 	unlock();
-	if (other != 0 && BackendPidGetProc(other) == NULL)
-		other = 0;
+
+	/* asked without the lock, so it holds for that one pid only */
+	dead = other != 0 && BackendPidGetProc(other) == NULL;
 
 	lock(LW_EXCLUSIVE);
 	ours = reg->worker_state != PGMC_WORKER_RUNNING ||
-		(other == 0 && reg->worker_pid != MyProcPid);
+		(dead && reg->worker_pid == other);
 	if (ours)
 	{
 		reg->worker_state = PGMC_WORKER_RUNNING;
@@ -1086,7 +1088,10 @@ pgmc_registry_worker_end_if_unused(void)
 		worker_gone();
 	unlock();
 	if (unused)
+	{
+		pgmc_static_worker_gone(MyProcPid);
 		ConditionVariableBroadcast(&reg->news);
+	}
 	return unused;
 }
 
@@ -1127,6 +1132,7 @@ pgmc_registry_worker_exit(const char *why)
 		worker_gone();
 	}
 	unlock();
+	pgmc_static_worker_gone(MyProcPid);
 	ConditionVariableBroadcast(&reg->news);
 }
 
@@ -1142,15 +1148,6 @@ void
 pgmc_registry_set_xact_status(int slot, PgmcXactStatus status)
 {
 	pg_atomic_write_u32(&reg->conns[slot].xact_status, status);
-}
-
-void
-pgmc_registry_set_last_error(int slot, const char *message)
-{
-	lock(LW_EXCLUSIVE);
-	strlcpy(reg->conns[slot].last_error, message,
-			sizeof(reg->conns[slot].last_error));
-	unlock();
 }
 
 bool
@@ -1193,6 +1190,14 @@ pgmc_registry_opened(int slot, const PgmcOpened *opened)
 	conn->backend_start = GetCurrentTimestamp();
 	conn->expires_at = opened->expires_at;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_IDLE);
+	unlock();
+}
+
+void
+pgmc_registry_expire(int slot)
+{
+	lock(LW_EXCLUSIVE);
+	reg->conns[slot].expires_at = reg->conns[slot].backend_start;
 	unlock();
 }
 

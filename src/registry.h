@@ -176,7 +176,8 @@ extern PgmcAcquireResult pgmc_registry_poll(PgmcGrant *grant,
  * Stop waiting.  PGMC_GRANTED where the connection had been handed over
  * already: it is ours to use or release.  For abort paths: can't fail.
  */
-extern PgmcAcquireResult pgmc_registry_leave(PgmcGrant *grant);
+extern PgmcAcquireResult pgmc_registry_leave(PgmcGrant *grant,
+											 PgmcFailure *failure);
 
 /* place in the queue, from 1, and who holds what it queues for; 0: not queued */
 extern int	pgmc_registry_place(PgmcHolder *holder);
@@ -240,7 +241,6 @@ extern void pgmc_registry_worker_exit(const char *why);
 
 extern void pgmc_registry_wake_holder(int slot);
 extern void pgmc_registry_set_xact_status(int slot, PgmcXactStatus status);
-extern void pgmc_registry_set_last_error(int slot, const char *message);
 
 /* whether any session has asked something of the worker by a state change */
 extern bool pgmc_registry_take_attention(void);
@@ -257,6 +257,9 @@ typedef struct PgmcOpened
 	uint64		options_hash;
 	TimestampTz expires_at;		/* when to replace it on release, 0: never */
 } PgmcOpened;
+
+/* Replace the slot's connection when it is released next. */
+extern void pgmc_registry_expire(int slot);
 
 extern void pgmc_registry_opened(int slot, const PgmcOpened *opened);
 

@@ -34,6 +34,9 @@
 #define CANCEL_EVERY_MS		1000
 #define CANCEL_GIVE_UP_MS	60000
 
+/* a message of this size makes a connection worth replacing when it is idle */
+#define BLOATED_SIZE		(4 * 1024 * 1024)
+
 typedef enum StepKind
 {
 	STEP_RESET,					/* reset_query */
@@ -70,7 +73,6 @@ typedef struct Task
 	int			at;				/* step whose results are due */
 	bool		pipelined;		/* all steps are sent, and a Sync */
 	bool		sent;			/* the step at is sent */
-	bool		single_row;		/* asked libpq for it, for this step */
 	bool		silent;			/* say nothing: the holder has dropped it */
 	bool		failed;			/* an error has been reported */
 	bool		asking;			/* waits for the holder's word on the format */
@@ -80,7 +82,6 @@ typedef struct Task
 	bool		committed;		/* the server has confirmed the commit */
 	uint8		done_flags;		/* PGMC_DONE_... */
 	int64		rows;
-	int64		rows_seen;
 } Task;
 
 struct PgmcRemote
@@ -112,6 +113,9 @@ struct PgmcRemote
 	char	   *reset_query;
 	char	   *encoding;
 	uint64		last_user;		/* session whose state may be left in it */
+
+	bool		bloated;		/* libpq's buffers have grown, and never
+								 * shrink */
 
 	/* why it was lost */
 	int			error_sqlstate;
@@ -256,6 +260,12 @@ pgmc_remote_options_hash(const PgmcRemote *remote)
 	return remote->options_hash;
 }
 
+bool
+pgmc_remote_bloated(const PgmcRemote *remote)
+{
+	return remote->bloated;
+}
+
 TimestampTz
 pgmc_remote_expires_at(const PgmcRemote *remote)
 {
@@ -348,6 +358,7 @@ pgmc_remote_close(PgmcRemote *remote)
 	remote->backend_pid = 0;
 	remote->same_cluster = false;
 	remote->used_password = false;
+	remote->bloated = false;
 	remote->last_user = 0;
 	remote->reset_query = NULL;
 	remote->encoding = NULL;
@@ -364,8 +375,8 @@ lose(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 	bool		committing = task->kind == TASK_COMMIT ||
-	(task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
-	 !task->asking);
+	(task->kind == TASK_EXECUTE && !task->asking &&
+	 (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)));
 
 	if (remote->error_sqlstate == 0)
 		remote->error_sqlstate = committing && !task->failed && task->sent ?
@@ -440,6 +451,7 @@ receive_notice(void *arg, const PGresult *res)
 	PgmcRemote *remote = arg;
 	PgmcFields	fields = {0};
 	MemoryContext caller = CurrentMemoryContext;
+	int			length = remote->out != NULL ? remote->out->len : 0;
 
 	fields_of_result(res, &fields);
 	if (is_fatal(&fields))
@@ -457,6 +469,7 @@ receive_notice(void *arg, const PGresult *res)
 	{
 		MemoryContextSwitchTo(caller);
 		FlushErrorState();
+		remote->out->len = length;
 	}
 	PG_END_TRY();
 }
@@ -722,6 +735,8 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 {
 	Task	   *task = begin_task(remote, TASK_EXECUTE, seq);
 
+	remote->bloated = remote->bloated ||
+		pgmc_wire_execute_size(exec) > BLOATED_SIZE;
 	task->flags = flags;
 	task->exec = exec;
 	task->pipelined = !needs_simple_protocol(exec) &&
@@ -790,12 +805,20 @@ pgmc_remote_drop_task(PgmcRemote *remote)
 		return;
 	}
 	task->silent = true;
+	task->exec = NULL;			/* its memory goes with the request */
 	if (task->asking)
 	{
 		task->asking = false;
 		task->failed = true;
 		task->nsteps = task->at = 0;
+		return;
 	}
+
+	/* a step that isn't sent yet never will be */
+	if (!task->pipelined)
+		task->nsteps = Min(task->nsteps, task->at + (task->sent ? 1 : 0));
+	else if (!task->sent)
+		task->nsteps = task->at = 0;
 	pgmc_remote_cancel(remote);
 }
 
@@ -816,17 +839,23 @@ pgmc_remote_recover(PgmcRemote *remote, bool reset, bool release_holds)
 														 CANCEL_GIVE_UP_MS);
 }
 
+/* The next advance does it: this one may have something to say. */
+void
+pgmc_remote_cancel(PgmcRemote *remote)
+{
+	if (remote->state == PGMC_REMOTE_BUSY && !remote->task.asking)
+		remote->cancel_next = GetCurrentTimestamp();
+}
+
 /*
  * A backend of this cluster is signalled.  Elsewhere the only cancel that
  * can't block is to close the socket.
  */
-void
-pgmc_remote_cancel(PgmcRemote *remote)
+static void
+cancel_now(PgmcRemote *remote)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (remote->state != PGMC_REMOTE_BUSY)
-		return;
 	if (!remote->same_cluster)
 	{
 		set_error(remote, ERRCODE_CONNECTION_FAILURE,
@@ -942,7 +971,6 @@ expect_step(PgmcRemote *remote)
 	Task	   *task = &remote->task;
 
 	task->described = false;
-	task->rows_seen = 0;
 	if (task->at < task->nsteps &&
 		(task->steps[task->at] == STEP_MAIN ||
 		 task->steps[task->at] == STEP_MAIN_PREPARED))
@@ -1033,6 +1061,7 @@ emit_row(PgmcRemote *remote)
 
 		for (int i = 0; i < n; i++)
 			total += 4 + (uint32) PQgetlength(res, 0, i);
+		remote->bloated = remote->bloated || total > BLOATED_SIZE;
 		pgmc_wire_header(header, PGMC_REPLY_ROW, 0, remote->task.seq, total);
 		appendBinaryStringInfo(out, header, sizeof(header));
 		remote->row_column = 0;
@@ -1115,7 +1144,7 @@ leave_copy(PgmcRemote *remote, ExecStatusType status)
 	if (status == PGRES_COPY_IN || status == PGRES_COPY_BOTH)
 		PQputCopyEnd(remote->conn, "COPY from the client is not supported by pgmc");
 	else
-		pgmc_remote_cancel(remote);
+		cancel_now(remote);
 	remote->want_write = true;
 }
 
@@ -1369,7 +1398,7 @@ advance_cancel(PgmcRemote *remote)
 		lose(remote);
 	}
 	else if (remote->cancel_next != 0 && now >= remote->cancel_next)
-		pgmc_remote_cancel(remote);
+		cancel_now(remote);
 }
 
 void

@@ -71,6 +71,9 @@ extern bool pgmc_remote_same_cluster(const PgmcRemote *remote);
 extern bool pgmc_remote_used_password(const PgmcRemote *remote);
 extern uint64 pgmc_remote_options_hash(const PgmcRemote *remote);
 
+/* Has a huge value blown up libpq's buffers? */
+extern bool pgmc_remote_bloated(const PgmcRemote *remote);
+
 /* when it shall be replaced on release, counted from its opening; 0: never */
 extern TimestampTz pgmc_remote_expires_at(const PgmcRemote *remote);
 

@@ -387,6 +387,31 @@ raise_refused(const PgmcServer *server, PgmcAcquireResult why, bool extra)
 }
 
 /*
+ * Say once who holds what we wait for, when it has taken pgmc.log_waits.
+ * Returns how long to sleep: not past that moment, and at most timeout.
+ */
+static long
+tell_long_wait(const PgmcServer *server, TimestampTz *notice_at, long timeout)
+{
+	PgmcHolder	holder;
+	long		left;
+	int			place;
+
+	if (*notice_at == 0)
+		return timeout;
+	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), *notice_at);
+	if (left > 0)
+		return timeout < 0 ? left : Min(left, timeout);
+	*notice_at = 0;
+	place = pgmc_registry_place(&holder);
+	if (place > 0)
+		ereport(NOTICE,
+				(errmsg("still waiting for server \"%s\"", NameStr(server->srvname)),
+				 errdetail_internal("%s", describe_holder(&holder, place))));
+	return timeout;
+}
+
+/*
  * Wait for the turn that the registry has queued us for.  On every way out of
  * here we are out of the queue, and a connection that was handed over just
  * then is not lost: it is returned, or given back.
@@ -397,6 +422,8 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 {
 	static uint32 event = 0;
 	volatile PgmcAcquireResult result = PGMC_QUEUED;
+	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
+	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
 
 	if (event == 0)
 		event = pgmc_wait_event_new("PgmcAcquire");
@@ -412,6 +439,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 														  deadline);
 			if (timeout == 0)
 				break;
+			timeout = tell_long_wait(server, &notice_at, timeout);
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
 			ResetLatch(MyLatch);
@@ -419,20 +447,12 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 	}
 	PG_CATCH();
 	{
-		if (pgmc_registry_leave(grant) == PGMC_GRANTED)
+		if (pgmc_registry_leave(grant, failure) == PGMC_GRANTED)
 			pgmc_registry_release(grant->slot, grant->epoch, PGMC_RELEASE_CLEAN);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	return result;
-}
-
-/* The time is up: leave the queue, unless the turn has come just now. */
-static bool
-leave_in_time(PgmcGrant *grant, PgmcHolder *holder, int *place)
-{
-	*place = pgmc_registry_place(holder);
-	return pgmc_registry_leave(grant) == PGMC_GRANTED;
 }
 
 /* Queue and wait.  False: time is up, which only try is not an error. */
@@ -454,8 +474,17 @@ queue_up(const PgmcServer *server, bool try, TimestampTz deadline,
 		default:
 			break;
 	}
-	if (leave_in_time(grant, &holder, &place))
-		return true;
+	place = pgmc_registry_place(&holder);
+	switch (pgmc_registry_leave(grant, &failure))
+	{
+		case PGMC_GRANTED:
+			return true;
+		case PGMC_FAILED:
+			raise_not_connected(NameStr(server->srvname), failure.sqlstate,
+								failure.message);
+		default:
+			break;
+	}
 	if (try)
 		return false;
 	raise_timeout(NameStr(server->srvname), &holder, place);
@@ -634,6 +663,7 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 	}
 	hold->slot = grant.slot;
 	hold->epoch = grant.epoch;
+	hold->seq = (uint16) (grant.epoch * 257);	/* not the last holder's */
 	dlist_push_head(&holds, &hold->node);
 	if (scope != PGMC_SCOPE_CALL)
 		taken.at = 0;
@@ -729,6 +759,21 @@ raise_not_yours(const PgmcHold *hold)
 	pg_unreachable();
 }
 
+/*
+ * A hold of one's own can be ended whatever has become of its server and of
+ * the right to it since.
+ */
+PgmcHold *
+pgmc_session_hold_to_release(const char *srvname)
+{
+	PgmcHold   *hold = srvname == NULL ? pgmc_session_innermost() :
+	find_by_name(srvname);
+
+	if (hold != NULL && hold->userid == GetUserId())
+		return hold;
+	return pgmc_session_hold(srvname);
+}
+
 PgmcHold *
 pgmc_session_hold(const char *srvname)
 {
@@ -755,18 +800,6 @@ pgmc_session_hold(const char *srvname)
 		raise_no_hold(srvname);
 	}
 	return hold;
-}
-
-const char *
-pgmc_hold_srvname(const PgmcHold *hold)
-{
-	return NameStr(hold->srvname);
-}
-
-int
-pgmc_hold_slot(const PgmcHold *hold)
-{
-	return hold->slot;
 }
 
 bool
@@ -841,7 +874,7 @@ pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 uint8
 pgmc_session_exec_flags(const PgmcHold *hold)
 {
-	return hold->autocommit ? 0 : PGMC_EXEC_BEGIN;
+	return hold->autocommit ? PGMC_EXEC_AUTOCOMMIT : PGMC_EXEC_BEGIN;
 }
 
 /* A connection that is lost or revoked raises, even where there is nothing to end. */

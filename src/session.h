@@ -64,12 +64,13 @@ extern PgmcHold *pgmc_session_acquire(const PgmcServer *server, PgmcScope scope,
  */
 extern PgmcHold *pgmc_session_hold(const char *srvname);
 
+/* The same to end it: the one who acquired it needs no right to the server now. */
+extern PgmcHold *pgmc_session_hold_to_release(const char *srvname);
+
 /* The same without errors, for looking; NULL: none. */
 extern PgmcHold *pgmc_session_find(const PgmcServer *server);
 extern PgmcHold *pgmc_session_innermost(void);
 
-extern const char *pgmc_hold_srvname(const PgmcHold *hold);
-extern int	pgmc_hold_slot(const PgmcHold *hold);
 extern bool pgmc_hold_own_database(const PgmcHold *hold);
 
 /*

@@ -186,7 +186,8 @@ pgmc_release(PG_FUNCTION_ARGS)
 	bool		close = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
 	check_circumstances();
-	pgmc_session_release(pgmc_session_hold(server_argument(fcinfo, 0)), close);
+	pgmc_session_release(pgmc_session_hold_to_release(server_argument(fcinfo, 0)),
+						 close);
 	PG_RETURN_VOID();
 }
 

@@ -155,6 +155,15 @@ pgmc_static_set_worker(int pid)
 }
 
 void
+pgmc_static_worker_gone(int pid)
+{
+	LWLockAcquire(&area->lock, LW_EXCLUSIVE);
+	if (area->worker_pid == pid)
+		area->worker_pid = 0;
+	LWLockRelease(&area->lock);
+}
+
+void
 pgmc_static_preload(void)
 {
 	pgmc_request_named_shmem(AREA_SIZE);

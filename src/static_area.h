@@ -37,8 +37,12 @@ extern void *pgmc_static_attach(Size size, PgmcSegmentInit init);
  */
 extern bool pgmc_static_current(void);
 
-/* Note the pid of the worker, for a library of another layout to end it; 0: none. */
+/*
+ * Note the pid of the worker, for a library of another layout to end it; and
+ * forget it, if it is still this one.
+ */
 extern void pgmc_static_set_worker(int pid);
+extern void pgmc_static_worker_gone(int pid);
 
 /* shared_preload_libraries: ask the server for room, where that is needed */
 extern void pgmc_static_preload(void);

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/procsignal.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -171,7 +172,7 @@ interrupt_is_final(void)
  * process that is told to end doesn't wait for it for ever.
  */
 static void
-heed_interrupts(PgmcHold *hold, TimestampTz *patience)
+heed_interrupts(PgmcHold *hold)
 {
 	if (!hold->committing)
 	{
@@ -180,16 +181,18 @@ heed_interrupts(PgmcHold *hold, TimestampTz *patience)
 	}
 	if (interrupt_is_final())
 	{
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
 		if (!hold->interrupted)
 		{
 			(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch, hold->seq);
 			pgmc_registry_wake_worker();
 		}
 		hold->interrupted = true;
-		if (ProcDiePending && *patience == 0)
-			*patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													DIE_PATIENCE_MS);
-		if (*patience != 0 && GetCurrentTimestamp() >= *patience)
+		if (ProcDiePending && hold->patience == 0)
+			hold->patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 DIE_PATIENCE_MS);
+		if (hold->patience != 0 && GetCurrentTimestamp() >= hold->patience)
 			process_interrupts(FATE_UNKNOWN);
 	}
 	else
@@ -216,11 +219,11 @@ time_left(TimestampTz a, TimestampTz b)
 }
 
 static void
-wait_for_worker(PgmcHold *hold, TimestampTz *patience)
+wait_for_worker(PgmcHold *hold)
 {
 	check_deadline(hold);
-	heed_interrupts(hold, patience);
-	wait_latch(time_left(hold->deadline, *patience));
+	heed_interrupts(hold);
+	wait_latch(time_left(hold->deadline, hold->patience));
 }
 
 /* ---- bytes ---- */
@@ -228,8 +231,6 @@ wait_for_worker(PgmcHold *hold, TimestampTz *patience)
 static void
 send_bytes(PgmcHold *hold, const char *data, Size length)
 {
-	TimestampTz patience = 0;
-
 	while (length > 0)
 	{
 		Size		done;
@@ -244,7 +245,7 @@ send_bytes(PgmcHold *hold, const char *data, Size length)
 		if (done == 0)
 		{
 			pgmc_registry_wake_worker();
-			wait_for_worker(hold, &patience);
+			wait_for_worker(hold);
 		}
 	}
 }
@@ -254,7 +255,6 @@ static void
 fill(PgmcReader *reader)
 {
 	PgmcHold   *hold = reader->hold;
-	TimestampTz patience = 0;
 
 	reader->at = reader->end = 0;
 	for (;;)
@@ -274,7 +274,7 @@ fill(PgmcReader *reader)
 			hold->in_flight = false;
 			pgmc_talk_raise(hold, state);
 		}
-		wait_for_worker(hold, &patience);
+		wait_for_worker(hold);
 	}
 }
 
@@ -480,7 +480,8 @@ static Fate
 fate_of(const PgmcOutcome *outcome)
 {
 	if (!outcome->failed)
-		return outcome->flags & (PGMC_DONE_NOT_COMMITTED | PGMC_DONE_LEFT_OPEN) ?
+		return (outcome->flags & (PGMC_DONE_NOT_COMMITTED | PGMC_DONE_LEFT_OPEN)) ||
+			outcome->done.xact_status == PGMC_XACT_INTRANS ?
 			FATE_NOT_COMMITTED : FATE_COMMITTED;
 	if (outcome->lost && strcmp(outcome->error.sqlstate, "08007") == 0)
 		return FATE_UNKNOWN;
@@ -574,6 +575,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	memset(outcome, 0, sizeof(*outcome));
 	hold->reader.at = hold->reader.end = hold->reader.frame_left = 0;
 	hold->interrupted = false;
+	hold->patience = 0;
 	hold->committing = false;
 	hold->in_flight = true;
 	hold->users++;
@@ -628,7 +630,9 @@ pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	pgmc_talk_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
-	talk(hold, &head, exec, (flags & PGMC_EXEC_AUTONOMOUS) != 0, sink, outcome);
+	talk(hold, &head, exec,
+		 (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0, sink,
+		 outcome);
 	pfree(head.data);
 }
 

@@ -49,6 +49,8 @@ typedef struct PgmcFrame
 #define PGMC_EXEC_AUTONOMOUS	0x04	/* leave no transaction open */
 #define PGMC_EXEC_BINARY		0x08	/* rows in binary format */
 #define PGMC_EXEC_ASK			0x10	/* describe first, wait for the format */
+#define PGMC_EXEC_AUTOCOMMIT	0x20	/* outside transactions it commits
+										 * itself */
 
 /* flags of PGMC_REPLY_DESCRIBE */
 #define PGMC_DESCRIBE_BINARY	0x01	/* the rows come in binary format */

@@ -47,6 +47,7 @@
 
 #define TICK_MS		1000
 #define MAX_EVENTS	64
+#define READ_AT_ONCE	(1024 * 1024)
 #define LOCK_FILE	"postmaster.pid"
 
 /* what the worker is doing with a slot besides a request of its holder */
@@ -102,11 +103,14 @@ reset_out(Slot *slot)
 	resetStringInfo(&slot->out);
 	slot->out_sent = 0;
 
-	/* don't keep what one huge value needed */
+	/* don't keep what one huge message needed */
 	if (slot->out.maxlen > 4 * PGMC_OUTPUT_LIMIT)
 	{
+		MemoryContext caller = MemoryContextSwitchTo(slot->context);
+
 		pfree(slot->out.data);
 		initStringInfo(&slot->out);
+		MemoryContextSwitchTo(caller);
 	}
 }
 
@@ -176,6 +180,7 @@ start_open(int i, const PgmcOpen *open)
 		return;
 	}
 	slot->lost_pending = false;
+	pgmc_channel_worker_wipe(pgmc_registry_channel(i), i);
 	pgmc_remote_open(slot->remote, open);
 }
 
@@ -308,13 +313,15 @@ read_request(int i)
 {
 	Slot	   *slot = slots[i];
 	bool		any = false;
+	Size		taken = 0;
 
 	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
 		return read_answer(i);
 	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING)
 		return false;
 
-	for (;;)
+	/* other slots shall have their turn while a huge request comes in */
+	while (taken < READ_AT_ONCE)
 	{
 		Size		n;
 
@@ -340,7 +347,9 @@ read_request(int i)
 		if (n == 0)
 			return any;
 		any = true;
+		taken += n;
 	}
+	return false;				/* go on in the next round */
 }
 
 /* ---- recovery ---- */
@@ -474,6 +483,8 @@ handle_done(int i)
 	{
 		case DUTY_NONE:
 			forget_request(slot);
+			if (pgmc_remote_bloated(slot->remote))
+				pgmc_registry_expire(i);
 			break;
 		case DUTY_DROP:
 			slot->duty = DUTY_NONE;
