@@ -12,6 +12,8 @@ MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
 	src/channel.o \
+	src/cycle.o \
+	src/deadlock.o \
 	src/hooks.o \
 	src/launch.o \
 	src/options.o \

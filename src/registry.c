@@ -73,6 +73,8 @@ typedef struct Session
 	int			pid;
 	Oid			userid;			/* who asked for the latest hold */
 	char		appname[NAMEDATALEN];
+	TimestampTz waits_since;	/* a wait of pgmc's that was told, or 0 */
+	uint64		queue_number;	/* of the latest queueing */
 	int			pool;			/* queued for it, or NOBODY */
 	int			next;			/* neighbours in its queue */
 	int			prev;
@@ -89,7 +91,7 @@ typedef struct Registry
 	int			nsessions;
 	int			high_water;		/* no conn at or above it is in use */
 	uint64		last_session;	/* the last number given to a session */
-	uint64		last_epoch;		/* the last number given to a hold */
+	uint64		last_epoch;		/* the last number given to a hold or queueing */
 	pg_atomic_uint32 attention; /* a state changed that the worker must see */
 	PgmcWorkerState worker_state;
 	int			worker_pid;
@@ -251,6 +253,8 @@ enqueue(Pool *pool, int procno)
 	Session    *s = &reg->sessions[procno];
 
 	s->pool = pool - reg->pools;
+	s->queue_number = ++reg->last_epoch;
+	s->waits_since = 0;
 	s->result = PGMC_QUEUED;
 	s->next = NOBODY;
 	s->prev = pool->tail;
@@ -707,6 +711,58 @@ pgmc_registry_place(PgmcHolder *holder)
 	}
 	unlock();
 	return place;
+}
+
+void
+pgmc_registry_tell_wait(TimestampTz since)
+{
+	lock(LW_EXCLUSIVE);
+	reg->sessions[pgmc_procno(MyProc)].waits_since = since;
+	unlock();
+}
+
+/* caller has the lock */
+static void
+fill_wait_conn(Conn *conn, PgmcWaitConn *wait)
+{
+	memset(wait, 0, sizeof(*wait));
+	wait->pool = conn->pool;
+	wait->srvname = reg->pools[conn->pool].srvname;
+	if (conn->state != PGMC_CONN_HELD)
+		return;
+	wait->holder_pid = reg->sessions[conn->holder].pid;
+	wait->holder_waits_since = reg->sessions[conn->holder].waits_since;
+	wait->epoch = conn->epoch;
+	wait->backend_pid = conn->backend_pid;
+	wait->running = conn->same_cluster && !conn->channel.abort_asked &&
+		pg_atomic_read_u32(&conn->xact_status) == PGMC_XACT_ACTIVE;
+}
+
+void
+pgmc_registry_waits(PgmcWaits *waits)
+{
+	waits->conns = palloc(PGMC_MAX_CONNECTIONS * sizeof(PgmcWaitConn));
+	waits->waiters = palloc(reg->nsessions * sizeof(PgmcWaiter));
+	waits->nconns = waits->nwaiters = 0;
+	lock(LW_SHARED);
+	for (int i = 0; i < reg->high_water; i++)
+		if (reg->conns[i].state != PGMC_CONN_FREE)
+			fill_wait_conn(&reg->conns[i], &waits->conns[waits->nconns++]);
+	for (int p = 0; p < reg->high_water; p++)
+	{
+		if (reg->pools[p].nconns == 0)
+			continue;
+		for (int w = reg->pools[p].head; w != NOBODY; w = reg->sessions[w].next)
+		{
+			PgmcWaiter *waiter = &waits->waiters[waits->nwaiters++];
+
+			waiter->pid = reg->sessions[w].pid;
+			waiter->pool = p;
+			waiter->number = reg->sessions[w].queue_number;
+			waiter->since = reg->sessions[w].waits_since;
+		}
+	}
+	unlock();
 }
 
 bool

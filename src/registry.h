@@ -186,6 +186,43 @@ extern int	pgmc_registry_place(PgmcHolder *holder);
 extern bool pgmc_registry_recovering(const PgmcKey *key);
 
 /*
+ * Since when this session has been waiting for a reply or for its turn, for
+ * others that look for deadlocks; 0: it isn't any more.
+ */
+extern void pgmc_registry_tell_wait(TimestampTz since);
+
+/* Who waits for whom by way of pgmc, as of now. */
+typedef struct PgmcWaitConn
+{
+	int			pool;
+	int			holder_pid;		/* 0: nobody's */
+	bool		running;		/* the holder waits for backend_pid */
+	int			backend_pid;
+	uint64		epoch;
+	TimestampTz holder_waits_since; /* 0: not told */
+	NameData	srvname;
+} PgmcWaitConn;
+
+typedef struct PgmcWaiter
+{
+	int			pid;
+	int			pool;
+	uint64		number;			/* of its queueing */
+	TimestampTz since;			/* 0: not told */
+} PgmcWaiter;
+
+typedef struct PgmcWaits
+{
+	int			nconns;
+	PgmcWaitConn *conns;
+	int			nwaiters;
+	PgmcWaiter *waiters;
+} PgmcWaits;
+
+/* Copy them, in the current memory context. */
+extern void pgmc_registry_waits(PgmcWaits *waits);
+
+/*
  * Give a connection back; false if the hold with this epoch was over already.
  * For abort paths: can't fail, doesn't wait.
  */

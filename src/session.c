@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "deadlock.h"
 #include "hold.h"
 #include "launch.h"
 #include "registry.h"
@@ -422,6 +423,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 {
 	static uint32 event = 0;
 	volatile PgmcAcquireResult result = PGMC_QUEUED;
+	PgmcWait	wait = {0};
 	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
 	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
 
@@ -432,6 +434,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 		while ((result = pgmc_registry_poll(grant, failure)) == PGMC_QUEUED)
 		{
 			long		timeout = -1;
+			long		check;
 
 			CHECK_FOR_INTERRUPTS();
 			if (deadline != 0)
@@ -440,6 +443,8 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 			if (timeout == 0)
 				break;
 			timeout = tell_long_wait(server, &notice_at, timeout);
+			check = pgmc_deadlock_check(&wait);
+			timeout = timeout < 0 ? check : Min(timeout, check);
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
 			ResetLatch(MyLatch);
@@ -452,6 +457,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	pgmc_deadlock_end(&wait);
 	return result;
 }
 

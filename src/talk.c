@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "deadlock.h"
 #include "registry.h"
 #include "result.h"
 #include "talk.h"
@@ -125,25 +126,26 @@ pgmc_talk_settle(PgmcHold *hold)
 
 /* ---- interrupts while something may commit ---- */
 
-/*
- * Error context callback that gives an interrupt's error its DETAIL; as it
- * sets it at the end, it leaves alone what has one.
- */
+static const char *
+fate_text(Fate fate)
+{
+	switch (fate)
+	{
+		case FATE_COMMITTED:
+			return "The command on the managed connection was committed.";
+		case FATE_NOT_COMMITTED:
+			return "The command on the managed connection was not committed.";
+		case FATE_UNKNOWN:
+			break;
+	}
+	return "It is not known whether the command on the managed connection was committed.";
+}
+
+/* Error context callback that gives an interrupt's error its DETAIL. */
 static void
 tell_fate(void *arg)
 {
-	switch (*(Fate *) arg)
-	{
-		case FATE_COMMITTED:
-			errdetail("The command on the managed connection was committed.");
-			break;
-		case FATE_NOT_COMMITTED:
-			errdetail("The command on the managed connection was not committed.");
-			break;
-		case FATE_UNKNOWN:
-			errdetail("It is not known whether the command on the managed connection was committed.");
-			break;
-	}
+	errdetail("%s", fate_text(*(Fate *) arg));
 }
 
 static void
@@ -218,12 +220,20 @@ time_left(TimestampTz a, TimestampTz b)
 	return at == 0 ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
 }
 
+/*
+ * Sleep until something may have changed.  An opening has no backend yet that
+ * could be part of a deadlock, but the time limits of its own.
+ */
 static void
-wait_for_worker(PgmcHold *hold)
+wait_for_worker(PgmcHold *hold, PgmcWait *wait)
 {
+	long		timeout = time_left(hold->deadline, hold->patience);
+	long		check;
+
 	check_deadline(hold);
 	heed_interrupts(hold);
-	wait_latch(time_left(hold->deadline, hold->patience));
+	check = pgmc_deadlock_check(wait);
+	wait_latch(timeout < 0 ? check : Min(timeout, check));
 }
 
 /* ---- bytes ---- */
@@ -231,6 +241,8 @@ wait_for_worker(PgmcHold *hold)
 static void
 send_bytes(PgmcHold *hold, const char *data, Size length)
 {
+	PgmcWait	wait = {0};
+
 	while (length > 0)
 	{
 		Size		done;
@@ -245,7 +257,7 @@ send_bytes(PgmcHold *hold, const char *data, Size length)
 		if (done == 0)
 		{
 			pgmc_registry_wake_worker();
-			wait_for_worker(hold);
+			wait_for_worker(hold, &wait);
 		}
 	}
 }
@@ -255,6 +267,7 @@ static void
 fill(PgmcReader *reader)
 {
 	PgmcHold   *hold = reader->hold;
+	PgmcWait	wait = {0};
 
 	reader->at = reader->end = 0;
 	for (;;)
@@ -268,13 +281,16 @@ fill(PgmcReader *reader)
 		if (wake)
 			pgmc_registry_wake_worker();
 		if (reader->end > 0)
+		{
+			pgmc_deadlock_end(&wait);
 			return;
+		}
 		if (state != PGMC_CHANNEL_OK)
 		{
 			hold->in_flight = false;
 			pgmc_talk_raise(hold, state);
 		}
-		wait_for_worker(hold);
+		wait_for_worker(hold, &wait);
 	}
 }
 
@@ -488,6 +504,13 @@ fate_of(const PgmcOutcome *outcome)
 	return FATE_NOT_COMMITTED;
 }
 
+static void
+add_fate(ErrorData *edata, Fate fate)
+{
+	edata->detail = edata->detail == NULL ? pstrdup(fate_text(fate)) :
+		psprintf("%s\n%s", edata->detail, fate_text(fate));
+}
+
 /*
  * An error has struck in the middle of something that may commit: wait for
  * the outcome and add it to the error.
@@ -520,12 +543,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 	PG_END_TRY();
 	hold->committing = false;
 
-	if (edata->detail == NULL)
-		edata->detail = fate == FATE_COMMITTED ?
-			pstrdup("The command on the managed connection was committed.") :
-			fate == FATE_NOT_COMMITTED ?
-			pstrdup("The command on the managed connection was not committed.") :
-			pstrdup("It is not known whether the command on the managed connection was committed.");
+	add_fate(edata, fate);
 	ReThrowError(edata);
 	pg_unreachable();
 }

@@ -1,0 +1,30 @@
+/*
+ * deadlock.h
+ *		Deadlocks that the lock manager can't see, because a session waits for
+ *		its loopback backend or for a connection.
+ */
+#ifndef PGMC_DEADLOCK_H
+#define PGMC_DEADLOCK_H
+
+#include "datatype/timestamp.h"
+
+/* When a wait shall be looked at; zero-initialized at its beginning. */
+typedef struct PgmcWait
+{
+	TimestampTz since;
+	TimestampTz next_check;
+} PgmcWait;
+
+/*
+ * To be called before each sleep of a wait.  Each time deadlock_timeout has
+ * passed, looks for a circle through this session, and raises 40P01 if there
+ * is one and this wait is the youngest of pgmc's in it.  Returns how many
+ * milliseconds to sleep at most.  Takes the registry's and the lock manager's
+ * locks, one after the other.
+ */
+extern long pgmc_deadlock_check(PgmcWait *wait);
+
+/* The wait is over. */
+extern void pgmc_deadlock_end(PgmcWait *wait);
+
+#endif							/* PGMC_DEADLOCK_H */
