@@ -39,6 +39,8 @@ typedef struct Conn
 	uint64		epoch;			/* of the hold, 0 unless HELD */
 	int			holder;			/* procno, or NOBODY unless HELD */
 	TimestampTz hold_start;
+	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
+	int			idle_hold_timeout;	/* the same, while nothing is run */
 	uint64		last_session;	/* that held it last; 0: none, or it has ended */
 	TimestampTz state_since;
 	bool		open;			/* the worker has a PGconn here */
@@ -59,6 +61,9 @@ typedef struct Conn
 typedef struct Pool
 {
 	int			nconns;			/* 0: this pool is free */
+	int			size;			/* these options as of the last acquire */
+	int			hold_timeout;
+	int			idle_hold_timeout;
 	PgmcKey		key;
 	NameData	srvname;
 	int			nwaiters;
@@ -226,6 +231,14 @@ find_pool(const PgmcKey *key)
 	return NOBODY;
 }
 
+static void
+set_options(Pool *pool, const PgmcAcquire *acquire)
+{
+	pool->size = acquire->pool_size;
+	pool->hold_timeout = acquire->hold_timeout;
+	pool->idle_hold_timeout = acquire->idle_hold_timeout;
+}
+
 /* There are as many pools as connections, so there is always a free one. */
 static int
 make_pool(const PgmcAcquire *acquire)
@@ -239,6 +252,7 @@ make_pool(const PgmcAcquire *acquire)
 		memset(pool, 0, sizeof(*pool));
 		pool->key = acquire->key;
 		pool->srvname = acquire->srvname;
+		set_options(pool, acquire);
 		pool->head = pool->tail = NOBODY;
 		if (i >= reg->high_water)
 			reg->high_water = i + 1;
@@ -352,6 +366,10 @@ hold(Conn *conn, int procno)
 	conn->holder = procno;
 	conn->hold_start = conn->state_since;
 	conn->last_session = s->id;
+	conn->hold_timeout = reg->pools[conn->pool].hold_timeout;
+	conn->idle_hold_timeout = reg->pools[conn->pool].idle_hold_timeout;
+	if (conn->hold_timeout > 0 || conn->idle_hold_timeout > 0)
+		call_worker();
 	pgmc_channel_give(&conn->channel, conn->epoch);
 }
 
@@ -379,13 +397,40 @@ leave_pool(Conn *conn)
 		reg->high_water--;
 }
 
-/* Nobody holds it any more, it is idle or closed: whose turn is it? */
+/* connections of a pool that are in use, or on their way to or from it */
+static int
+count_busy(int pool)
+{
+	int			busy = 0;
+
+	for (int i = 0; i < reg->high_water; i++)
+		if (reg->conns[i].pool == pool &&
+			reg->conns[i].state != PGMC_CONN_FREE &&
+			reg->conns[i].state != PGMC_CONN_IDLE)
+			busy++;
+	return busy;
+}
+
+/*
+ * Nobody holds it any more, it is idle or closed: whose turn is it?  A pool
+ * that has been made smaller gives up what is too much.
+ */
 static void
 pass_on(Conn *conn)
 {
 	Pool	   *pool = &reg->pools[conn->pool];
 
-	if (pool->head != NOBODY)
+	if (pool->nconns > pool->size && count_busy(conn->pool) > pool->size)
+	{
+		if (conn->open)
+			set_state(conn, PGMC_CONN_CLOSING);
+		else
+		{
+			set_state(conn, PGMC_CONN_FREE);
+			leave_pool(conn);
+		}
+	}
+	else if (pool->head != NOBODY)
 	{
 		int			procno = pool->head;
 		Session    *s = &reg->sessions[procno];
@@ -589,12 +634,14 @@ acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 	if (pool == NOBODY)
 		return add_connection(acquire, pool, grant) ? PGMC_GRANTED : PGMC_NO_ROOM;
 
+	set_options(&reg->pools[pool], acquire);
 	own = count_own(pool, &nown);
 	if (own != PGMC_GRANTED && acquire->mode != PGMC_ACQUIRE_EXTRA)
 		return own;
 
 	conn = choose_idle(pool);
-	if (conn != NULL)
+	if (conn != NULL && (reg->pools[pool].nconns <= acquire->pool_size ||
+						 count_busy(pool) < acquire->pool_size))
 	{
 		hold(conn, pgmc_procno(MyProc));
 		fill_grant(conn, grant);
@@ -991,6 +1038,8 @@ pgmc_registry_slot(int slot, PgmcSlot *copy)
 		copy->state_since = conn->state_since;
 		copy->xact_status = pg_atomic_read_u32(&conn->xact_status);
 		fill_holder(conn, &copy->holder);
+		copy->hold_timeout = conn->hold_timeout;
+		copy->idle_hold_timeout = conn->idle_hold_timeout;
 		strlcpy(copy->last_error, conn->last_error, sizeof(copy->last_error));
 	}
 	unlock();
@@ -1247,6 +1296,25 @@ pgmc_registry_opened(int slot, const PgmcOpened *opened)
 	conn->expires_at = opened->expires_at;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_IDLE);
 	unlock();
+}
+
+bool
+pgmc_registry_revoke(int slot, uint64 epoch)
+{
+	Conn	   *conn = &reg->conns[slot];
+	bool		held;
+
+	lock(LW_EXCLUSIVE);
+	held = conn->state == PGMC_CONN_HELD && conn->epoch == epoch;
+	if (held)
+	{
+		int			holder = conn->holder;
+
+		set_state(conn, PGMC_CONN_RECOVERING);
+		wake(holder);
+	}
+	unlock();
+	return held;
 }
 
 void

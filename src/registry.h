@@ -86,6 +86,8 @@ typedef struct PgmcAcquire
 	NameData	srvname;
 	int			pool_size;
 	int			max_connections;
+	int			hold_timeout;	/* milliseconds, 0: none */
+	int			idle_hold_timeout;	/* milliseconds, 0: none */
 	PgmcAcquireMode mode;
 } PgmcAcquire;
 
@@ -131,6 +133,8 @@ typedef struct PgmcSlot
 	TimestampTz state_since;
 	PgmcXactStatus xact_status;
 	PgmcHolder	holder;
+	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
+	int			idle_hold_timeout;
 	int			waiters;
 	char		last_error[PGMC_MESSAGE_SIZE];
 } PgmcSlot;
@@ -294,6 +298,12 @@ typedef struct PgmcOpened
 	uint64		options_hash;
 	TimestampTz expires_at;		/* when to replace it on release, 0: never */
 } PgmcOpened;
+
+/*
+ * Take the connection away from the hold with this epoch, which its holder
+ * will find fenced off; false: it is over.  The slot is RECOVERING then.
+ */
+extern bool pgmc_registry_revoke(int slot, uint64 epoch);
 
 /* Replace the slot's connection when it is released next. */
 extern void pgmc_registry_expire(int slot);

@@ -505,6 +505,8 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 	acquire->srvname = server->srvname;
 	acquire->pool_size = server->options.pool_size;
 	acquire->max_connections = pgmc_max_connections;
+	acquire->hold_timeout = server->options.hold_timeout;
+	acquire->idle_hold_timeout = server->options.idle_hold_timeout;
 	acquire->mode = mode;
 }
 

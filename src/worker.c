@@ -77,6 +77,12 @@ typedef struct Slot
 	Size		body_got;
 	PgmcExecute exec;
 
+	/* the hold's time limits */
+	uint64		lease_epoch;	/* of the hold they are of, 0: it has none */
+	TimestampTz lease_end;		/* by hold_timeout, 0: none */
+	int			idle_limit;		/* idle_hold_timeout, milliseconds, 0: none */
+	TimestampTz idle_since;		/* 0: the holder's request is running */
+
 	/* frames on their way to the holder */
 	StringInfoData out;
 	int			out_sent;
@@ -258,6 +264,7 @@ start_request(int i)
 	}
 	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
 		pgmc_registry_set_xact_status(i, PGMC_XACT_ACTIVE);
+	slot->idle_since = 0;
 }
 
 static void
@@ -352,6 +359,64 @@ read_request(int i)
 	return false;				/* go on in the next round */
 }
 
+/* ---- holds with a time limit ---- */
+
+static void
+begin_lease(Slot *slot, const PgmcSlot *info)
+{
+	if (info->hold_timeout == 0 && info->idle_hold_timeout == 0)
+	{
+		slot->lease_epoch = 0;
+		return;
+	}
+	if (slot->lease_epoch == info->epoch)
+		return;
+	slot->lease_epoch = info->epoch;
+	slot->lease_end = info->hold_timeout == 0 ? 0 :
+		TimestampTzPlusMilliseconds(info->holder.since, info->hold_timeout);
+	slot->idle_limit = info->idle_hold_timeout;
+	slot->idle_since = pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY ||
+		pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING ?
+		0 : info->holder.since;
+}
+
+/* the sooner of two moments, of which 0 is none */
+static TimestampTz
+sooner(TimestampTz a, TimestampTz b)
+{
+	if (a == 0 || b == 0)
+		return a == 0 ? b : a;
+	return Min(a, b);
+}
+
+/* when the present hold is to be revoked, 0: never */
+static TimestampTz
+lease_deadline(const Slot *slot)
+{
+	TimestampTz idle_end;
+
+	if (slot->lease_epoch == 0)
+		return 0;
+	idle_end = slot->idle_limit == 0 || slot->idle_since == 0 ? 0 :
+		TimestampTzPlusMilliseconds(slot->idle_since, slot->idle_limit);
+	return sooner(slot->lease_end, idle_end);
+}
+
+static void
+end_lease(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcSlot	info;
+
+	pgmc_registry_slot(i, &info);
+	if (pgmc_registry_revoke(i, slot->lease_epoch))
+		ereport(LOG,
+				(errmsg("hold of server \"%s\" by process %d was revoked",
+						NameStr(info.srvname), info.holder.pid),
+				 errdetail("Its time limit was reached.")));
+	slot->lease_epoch = 0;
+}
+
 /* ---- recovery ---- */
 
 static void
@@ -438,6 +503,10 @@ follow_registry(int i)
 		/* the slot was given to another key: its old connection ends */
 		pgmc_remote_close(slot->remote);
 	}
+	if (info.state == PGMC_CONN_HELD)
+		begin_lease(slot, &info);
+	else
+		slot->lease_epoch = 0;
 }
 
 /* ---- what becomes of a task ---- */
@@ -454,6 +523,7 @@ handle_opened(int i)
 	opened.options_hash = pgmc_remote_options_hash(slot->remote);
 	opened.expires_at = pgmc_remote_expires_at(slot->remote);
 	pgmc_registry_opened(i, &opened);
+	slot->idle_since = GetCurrentTimestamp();
 	reply_done(slot, 0);
 	forget_request(slot);
 }
@@ -482,12 +552,14 @@ handle_done(int i)
 	switch (slot->duty)
 	{
 		case DUTY_NONE:
+			slot->idle_since = GetCurrentTimestamp();
 			forget_request(slot);
 			if (pgmc_remote_bloated(slot->remote))
 				pgmc_registry_expire(i);
 			break;
 		case DUTY_DROP:
 			slot->duty = DUTY_NONE;
+			slot->idle_since = GetCurrentTimestamp();
 			drop_in_flight(i);
 			pgmc_channel_worker_aborted(pgmc_registry_channel(i), i);
 			pgmc_registry_wake_holder(i);
@@ -565,6 +637,11 @@ serve(int i, bool attention)
 	slot->ready = false;
 	if (attention)
 		follow_registry(i);
+	if (lease_deadline(slot) != 0 && GetCurrentTimestamp() >= lease_deadline(slot))
+	{
+		end_lease(i);
+		follow_registry(i);
+	}
 	while (again)
 	{
 		PgmcRemoteEvent event;
@@ -657,6 +734,8 @@ needs_service(int i, TimestampTz now)
 		return true;
 
 	if (slot->deadline != 0 && now >= slot->deadline)
+		return true;
+	if (lease_deadline(slot) != 0 && now >= lease_deadline(slot))
 		return true;
 
 	/* room may have come where there was none */
@@ -833,9 +912,12 @@ static long
 next_timeout(TimestampTz now, TimestampTz deadline)
 {
 	for (int i = 0; i < nslots; i++)
-		if (slots[i] != NULL && slots[i]->deadline != 0 &&
-			(deadline == 0 || slots[i]->deadline < deadline))
-			deadline = slots[i]->deadline;
+	{
+		if (slots[i] == NULL)
+			continue;
+		deadline = sooner(deadline, slots[i]->deadline);
+		deadline = sooner(deadline, lease_deadline(slots[i]));
+	}
 	return deadline == 0 ? -1 : TimestampDifferenceMilliseconds(now, deadline);
 }
 
