@@ -79,5 +79,6 @@ CREATE TABLE large_kept (t text);
 SELECT pgmc.autonomous('INSERT INTO large_kept VALUES ($1)', t) FROM large_value;
 SELECT length(t), md5(t) = (SELECT md5(t) FROM large_value) AS same FROM large_kept;
 
-SELECT pgmc.release_all(), pgmc.close();
+-- (A connection that large values have passed may be closed already.)
+SELECT pgmc.release_all(), pgmc.close() IS NOT NULL AS closed;
 DROP TABLE large_value, large_kept;
