@@ -26,6 +26,22 @@ SELECT 'SELECT ' || string_agg(format('%s AS c%s', n, n), ', ') || ' FROM genera
 	string_agg(format('c%s int', n), ', ') AS columns FROM generate_series(1, 1000) AS n \gset
 SELECT count(*), sum(c1 + c1000) FROM pgmc.query(:'command') AS r(:columns);
 
+-- Over and over, each time another command: so large a description comes in parts.
+CREATE FUNCTION large_columns(command text, columns text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	n int;
+	total bigint := 0;
+BEGIN
+	FOR i IN 1 .. 30 LOOP
+		EXECUTE format('SELECT count(*) FROM pgmc.query(%L) AS r(%s)', command || ' LIMIT ' || i, columns) INTO n;
+		total := total + n;
+	END LOOP;
+	RETURN total;
+END
+$$;
+SELECT large_columns(:'command', :'columns');
+DROP FUNCTION large_columns;
+
 -- ---- those that are not taken ----
 
 -- A result is taken whole, even where the query wants only a part.
