@@ -91,6 +91,37 @@ SELECT pgmc.rollback();
 SELECT pgmc.release();
 SELECT pgmc.release_all();
 
+-- Connections of a server that is no more are closed: idle ones with it, held ones when their holds
+-- end, be it in disorder.
+CREATE PROCEDURE wait_until(condition text) LANGUAGE plpgsql AS $$
+DECLARE
+	fulfilled boolean;
+	since timestamptz := clock_timestamp();
+BEGIN
+	LOOP
+		EXECUTE 'SELECT ' || condition INTO fulfilled;
+		EXIT WHEN fulfilled;
+		IF clock_timestamp() > since + interval '30 s' THEN
+			RAISE 'waited in vain until %', condition;
+		END IF;
+		COMMIT;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$;
+SELECT pgmc.close();
+CALL wait_until($$count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND datname = current_database()$$);
+CREATE SERVER regress_pgmc_idle FOREIGN DATA WRAPPER pgmc;
+CREATE SERVER regress_pgmc_held FOREIGN DATA WRAPPER pgmc;
+SELECT pgmc.acquire('regress_pgmc_idle');
+SELECT pgmc.release();
+SELECT pgmc.acquire('regress_pgmc_held');
+DROP SERVER regress_pgmc_idle, regress_pgmc_held;
+CALL wait_until($$count(*) = 1 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND datname = current_database()$$);
+SELECT pgmc.release_all();
+CALL wait_until($$count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND datname = current_database()$$);
+DROP PROCEDURE wait_until;
+
 -- in another session it works just the same
 \c -
 SELECT pgmc.try_acquire();

@@ -401,6 +401,17 @@ COMMIT;
 \echo :SQLSTATE
 SELECT count(*) FROM holds_t WHERE a = 6;
 
+-- also where the loss was in a statement whose error was caught
+BEGIN;
+SELECT pgmc.acquire_xact();
+SELECT pgmc.execute('INSERT INTO holds_t VALUES (6)');
+SAVEPOINT s;
+SELECT pgmc.execute('SELECT pg_terminate_backend(pg_backend_pid())');
+ROLLBACK TO s;
+SET LOCAL client_min_messages = error;
+COMMIT;
+\echo :SQLSTATE
+
 -- ---- all at once ----
 
 SELECT pgmc.release_all();

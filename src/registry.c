@@ -880,6 +880,12 @@ release_closed(Conn *conn)
 	}
 }
 
+static bool
+expired(const Conn *conn)
+{
+	return conn->expires_at != 0 && GetCurrentTimestamp() >= conn->expires_at;
+}
+
 /*
  * Caller has the lock.  A connection whose loopback session holds others isn't
  * clean, whatever its holder thinks: the worker makes it release them first.
@@ -889,8 +895,7 @@ release_locked(Conn *conn, PgmcRelease how)
 {
 	if (!conn->open && !conn->opening)
 		release_closed(conn);
-	else if (how == PGMC_RELEASE_CLEAN && conn->expires_at != 0 &&
-			 GetCurrentTimestamp() >= conn->expires_at)
+	else if (how == PGMC_RELEASE_CLEAN && expired(conn))
 		set_state(conn, PGMC_CONN_CLOSING);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
@@ -975,12 +980,16 @@ pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 		Conn	   *conn = &reg->conns[i];
 		const PgmcKey *key = &reg->pools[conn->pool].key;
 
-		if (conn->state == PGMC_CONN_IDLE &&
-			(!OidIsValid(dbid) || key->dbid == dbid) &&
-			(!OidIsValid(serverid) || key->serverid == serverid) &&
-			(!OidIsValid(umid) || key->umid == umid) &&
-			(login == NULL || strcmp(NameStr(key->login), login) == 0))
+		if (conn->state == PGMC_CONN_FREE ||
+			(OidIsValid(dbid) && key->dbid != dbid) ||
+			(OidIsValid(serverid) && key->serverid != serverid) ||
+			(OidIsValid(umid) && key->umid != umid) ||
+			(login != NULL && strcmp(NameStr(key->login), login) != 0))
+			continue;
+		if (conn->state == PGMC_CONN_IDLE)
 			set_state(conn, PGMC_CONN_CLOSING);
+		else
+			conn->expires_at = 1;
 	}
 	unlock();
 }
@@ -1407,7 +1416,9 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	lock(LW_EXCLUSIVE);
 	if (forget_session)
 		conn->last_session = 0;
-	if (conn->state == PGMC_CONN_RECOVERING)
+	if (conn->state == PGMC_CONN_RECOVERING && expired(conn))
+		set_state(conn, PGMC_CONN_CLOSING);
+	else if (conn->state == PGMC_CONN_RECOVERING)
 		pass_on(conn);
 	unlock();
 	ConditionVariableBroadcast(&reg->news);

@@ -239,9 +239,10 @@ extern void pgmc_registry_session_exit(void);
 extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key);
 
 /*
- * Ask the worker to close all idle connections that match: of this database
- * (InvalidOid: any), and of this server, this user mapping or this login role,
- * whichever is given.  Can't fail, doesn't wait.
+ * Ask the worker to close all connections that match, those that are held when
+ * they are released: of this database (InvalidOid: any), and of this server,
+ * this user mapping or this login role, whichever is given.  Can't fail,
+ * doesn't wait.
  */
 extern void pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 										 const char *login);

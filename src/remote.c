@@ -76,6 +76,7 @@ typedef struct Task
 	bool		silent;			/* say nothing: the holder has dropped it */
 	bool		failed;			/* an error has been reported */
 	bool		asking;			/* waits for the holder's word on the format */
+	bool		answered;		/* has it: the command goes out next */
 	bool		described;		/* columns of the present result are sent */
 	bool		condemned;		/* close the connection at the end */
 	bool		fixed_up;		/* final repairs have been arranged */
@@ -375,7 +376,7 @@ lose(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 	bool		committing = task->kind == TASK_COMMIT ||
-	(task->kind == TASK_EXECUTE && !task->asking &&
+	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
 	 (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)));
 
 	if (remote->error_sqlstate == 0)
@@ -759,7 +760,10 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 	remote->last_user = exec->session;
 }
 
-/* The holder's answer to the columns it was told. */
+/*
+ * The holder's answer to the columns it was told.  It may come before the
+ * Sync's result, which must be taken before anything else is sent.
+ */
 void
 pgmc_remote_format(PgmcRemote *remote, uint8 flags)
 {
@@ -768,10 +772,18 @@ pgmc_remote_format(PgmcRemote *remote, uint8 flags)
 	if (!task->asking)
 		return;
 	task->asking = false;
+	task->answered = true;
 	task->flags = (task->flags & ~(PGMC_EXEC_BINARY | PGMC_EXEC_ASK)) |
 		(flags & PGMC_EXEC_BINARY);
+}
+
+static void
+begin_answered(Task *task)
+{
+	task->answered = false;
 	task->nsteps = task->at = 0;
-	task->sent = false;
+	if (task->failed || task->silent)
+		return;
 	task->pipelined = true;
 	add_step(task, STEP_MAIN_PREPARED);
 }
@@ -1353,6 +1365,8 @@ advance_task(PgmcRemote *remote)
 			lose(remote);
 		else if (task->asking)
 			return;
+		else if (task->answered)
+			begin_answered(task);
 		else if (task->at < task->nsteps)
 		{
 			if (!send_steps(remote))

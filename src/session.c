@@ -94,7 +94,7 @@ has_transaction(const PgmcHold *hold)
 	if (hold->in_flight || hold->aborting)
 		return !hold->autocommit;
 	return hold->xact == PGMC_XACT_INTRANS || hold->xact == PGMC_XACT_INERROR ||
-		hold->xact == PGMC_XACT_ACTIVE;
+		hold->xact == PGMC_XACT_ACTIVE || hold->xact == PGMC_XACT_UNKNOWN;
 }
 
 /*

@@ -483,8 +483,12 @@ read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
 				outcome->lost = true;
 				hold->in_flight = false;
 
-				/* not clean: the registry may not know of the loss yet */
-				hold->xact = PGMC_XACT_UNKNOWN;
+				/*
+				 * Neither is clean: the registry may not know of the loss
+				 * yet. UNKNOWN is a transaction that is gone; what became of
+				 * a commit is another matter.
+				 */
+				hold->xact = hold->committing ? PGMC_XACT_CLOSED : PGMC_XACT_UNKNOWN;
 				return;
 			default:
 				bad_frame(&frame);
