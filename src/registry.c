@@ -814,6 +814,13 @@ pgmc_registry_held(void)
 	return false;
 }
 
+static bool
+has_expired(const Conn *conn)
+{
+	return conn->open && conn->expires_at != 0 &&
+		GetCurrentTimestamp() >= conn->expires_at;
+}
+
 /*
  * Caller has the lock.  A connection that isn't open is soon given away, but
  * not what its holder has sent and not taken: the worker, where there is one,
@@ -842,8 +849,7 @@ release_locked(Conn *conn, PgmcRelease how)
 {
 	if (!conn->open && !conn->opening)
 		release_closed(conn);
-	else if (how == PGMC_RELEASE_CLEAN && conn->expires_at != 0 &&
-			 GetCurrentTimestamp() >= conn->expires_at)
+	else if (how == PGMC_RELEASE_CLEAN && has_expired(conn))
 		set_state(conn, PGMC_CONN_CLOSING);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
@@ -928,12 +934,16 @@ pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 		Conn	   *conn = &reg->conns[i];
 		const PgmcKey *key = &reg->pools[conn->pool].key;
 
-		if (conn->state == PGMC_CONN_IDLE &&
-			(!OidIsValid(dbid) || key->dbid == dbid) &&
-			(!OidIsValid(serverid) || key->serverid == serverid) &&
-			(!OidIsValid(umid) || key->umid == umid) &&
-			(login == NULL || strcmp(NameStr(key->login), login) == 0))
+		if (conn->state == PGMC_CONN_FREE ||
+			(OidIsValid(dbid) && key->dbid != dbid) ||
+			(OidIsValid(serverid) && key->serverid != serverid) ||
+			(OidIsValid(umid) && key->umid != umid) ||
+			(login != NULL && strcmp(NameStr(key->login), login) != 0))
+			continue;
+		if (conn->state == PGMC_CONN_IDLE)
 			set_state(conn, PGMC_CONN_CLOSING);
+		else
+			conn->expires_at = conn->state_since;
 	}
 	unlock();
 }
@@ -1340,7 +1350,12 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	if (forget_session)
 		conn->last_session = 0;
 	if (conn->state == PGMC_CONN_RECOVERING)
-		pass_on(conn);
+	{
+		if (has_expired(conn))
+			set_state(conn, PGMC_CONN_CLOSING);
+		else
+			pass_on(conn);
+	}
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
 }
