@@ -131,12 +131,7 @@ for (1 .. 300)
 	last if $rest < 8000;
 	$admin->value('SELECT pg_sleep(0.01)');
 }
-TODO:
-{
-	local $TODO = 'reopening a connection whose buffers have grown';
-
-	cmp_ok($rest, '<', 8000, "the worker shrinks after them (kB that are left: $rest)");
-}
+cmp_ok($rest, '<', 8000, 'the worker shrinks after them');
 $admin->value('SELECT pgmc.close()');
 is_free($admin, 'after huge values and a new connection');
 cmp_ok(proc_kb($worker, 'smaps_rollup', 'Pss') - $small, '<', 8000, 'a new connection is a small one');
