@@ -883,7 +883,8 @@ release_closed(Conn *conn)
 static bool
 expired(const Conn *conn)
 {
-	return conn->expires_at != 0 && GetCurrentTimestamp() >= conn->expires_at;
+	return conn->open && conn->expires_at != 0 &&
+		GetCurrentTimestamp() >= conn->expires_at;
 }
 
 /*

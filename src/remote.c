@@ -164,6 +164,12 @@ pgmc_remote_state(const PgmcRemote *remote)
 	return remote->state;
 }
 
+bool
+pgmc_remote_sending(const PgmcRemote *remote)
+{
+	return remote->state == PGMC_REMOTE_BUSY && remote->want_write;
+}
+
 PgmcXactStatus
 pgmc_remote_xact_status(const PgmcRemote *remote)
 {

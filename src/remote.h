@@ -51,6 +51,9 @@ typedef enum PgmcRemoteEvent
 extern PgmcRemote *pgmc_remote_create(MemoryContext context);
 
 extern PgmcRemoteState pgmc_remote_state(const PgmcRemote *remote);
+
+/* Is a part of a command still to be sent, so that no cancel can reach it? */
+extern bool pgmc_remote_sending(const PgmcRemote *remote);
 extern PgmcXactStatus pgmc_remote_xact_status(const PgmcRemote *remote);
 extern PgmcRemoteEvent pgmc_remote_take_event(PgmcRemote *remote);
 

@@ -474,6 +474,12 @@ begin_recovery(int i, const PgmcSlot *info)
 								pgmc_registry_pid_holds(info->backend_pid));
 			break;
 		case PGMC_REMOTE_BUSY:
+			if (pgmc_remote_sending(slot->remote))
+			{
+				pgmc_remote_close(slot->remote);
+				finish_lost(i, "command was given up while it was being sent");
+				break;
+			}
 			slot->duty = DUTY_DRAIN;
 			pgmc_remote_drop_task(slot->remote);
 			break;

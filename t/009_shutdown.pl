@@ -1,0 +1,149 @@
+# The server is stopped in every way, databases and servers are dropped: a connection is never in
+# the way.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgmcTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = start_server('shutdown');
+my ($admin, $holder, $waiter);
+
+sub connect_all
+{
+	$_ && $_->quit for $admin, $holder, $waiter;
+	($admin, $holder, $waiter) = map { session($node) } 1 .. 3;
+	return;
+}
+
+connect_all();
+$admin->value('CREATE TABLE t (id int)');
+
+# ---- the server stops while a connection is held, waited for, and runs something ----
+
+for my $how ('fast', 'immediate')
+{
+	$holder->value("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (1)')");
+	$holder->send("SELECT pgmc.execute('SELECT pg_sleep(600)')");
+	holds_up($admin);
+	$waiter->send('SELECT pgmc.acquire()');
+	is_waiting($admin, 1);
+	my $start = time();
+	$node->stop($how);
+	cmp_ok(time() - $start, '<', 10, "$how shutdown");
+	$node->start;
+	connect_all();
+	is($admin->value('SELECT count(*) FROM t'), '0', "nothing is committed by it");
+	is_free($admin, "after $how shutdown");
+}
+
+# ---- a smart shutdown waits for clients, but not for an idle connection ----
+
+is_free($admin, 'before a smart shutdown');
+$_->quit for $admin, $holder, $waiter;
+my $start = time();
+$node->stop('smart');
+cmp_ok(time() - $start, '<', 10, 'smart shutdown with an idle connection');
+$node->start;
+connect_all();
+is_free($admin, 'after a smart shutdown');
+
+# ---- the postmaster dies ----
+
+$holder->value('SELECT pgmc.acquire()');
+$holder->send("SELECT pgmc.execute('SELECT pg_sleep(600)')");
+holds_up($admin);
+my @pids = (worker_pid($admin), loopback_pid($admin), $holder->{pid});
+$node->kill9;
+my $alive = @pids;
+for (1 .. 1000)
+{
+	$alive = grep { kill 0, $_ } @pids;
+	last if $alive == 0;
+	usleep(20_000);
+}
+is($alive, 0, 'worker, loopback backend and holder follow the postmaster');
+$node->start;
+connect_all();
+is_free($admin, 'after the death of the postmaster');
+
+# ---- databases with an idle connection ----
+
+my %command = (
+	'DROP DATABASE' => 'DROP DATABASE d',
+	'DROP DATABASE FORCE' => 'DROP DATABASE d WITH (FORCE)',
+	'ALTER DATABASE RENAME' => 'ALTER DATABASE d RENAME TO e',
+	'CREATE DATABASE TEMPLATE' => 'CREATE DATABASE f TEMPLATE d',
+	'ALTER DATABASE SET TABLESPACE' => 'ALTER DATABASE d SET TABLESPACE other');
+
+$admin->value('SET allow_in_place_tablespaces = true');
+$admin->value("CREATE TABLESPACE other LOCATION ''");
+for my $what (sort keys %command)
+{
+	$admin->run("DROP DATABASE IF EXISTS $_") for 'd', 'e', 'f';
+	$admin->value('CREATE DATABASE d');
+	my $there = session($node, db => 'd');
+	$there->value('CREATE SCHEMA pgmc');
+	$there->value('CREATE EXTENSION pgmc');
+	is_free($there, "before $what");
+	$there->quit;
+	wait_for($admin, "SELECT count(*) = 1 AND bool_and(application_name LIKE 'pgmc%')
+		FROM pg_stat_activity WHERE datname = 'd'", 'only the loopback is there');
+	$admin->run($command{$what});
+	is($admin->{err}, '', "$what succeeds");
+}
+
+# and one of another database stays, meanwhile in use
+is_free($holder, 'another database');
+
+# ---- servers and the extension ----
+
+$admin->value('CREATE SERVER audit FOREIGN DATA WRAPPER pgmc');
+$admin->value("SELECT pgmc.acquire('audit'), pgmc.release()");
+is($admin->value("SELECT count(*) FROM pgmc.connections WHERE srvname = 'audit'"),
+	'1', 'a connection of another server');
+$admin->value('DROP SERVER audit');
+wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 'audit'");
+ok(1, 'is closed when the server is dropped');
+
+# the server is dropped in the middle of a hold
+$admin->value('CREATE SERVER audit FOREIGN DATA WRAPPER pgmc');
+$holder->value("SELECT pgmc.acquire('audit'), pgmc.execute('INSERT INTO t VALUES (2)')");
+$admin->send('DROP SERVER audit');
+$admin->ok('DROP SERVER while it is held');
+$holder->run('SELECT pgmc.release_all()');
+$holder->run('SELECT pgmc.release_all()');
+is($holder->{out}, '0', 'and it can be released');
+is($admin->value('SELECT count(*) FROM t'), '0', 'rolled back');
+wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 'audit'");
+ok(1, 'its connection is closed then');
+is_free($holder, 'after that');
+
+$waiter->value('SELECT pgmc.acquire()');
+$admin->value('DROP EXTENSION pgmc CASCADE');
+wait_for($admin, 'SELECT true');
+$waiter->quit;
+$node->poll_query_until('postgres',
+	"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
+		AND backend_type = 'client backend' AND datname = 'postgres'")
+  || diag('left');
+ok( $admin->value(
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
+			AND backend_type = 'client backend' AND datname = 'postgres'") eq 't',
+	'DROP EXTENSION closes its connections');
+$admin->value('CREATE EXTENSION pgmc');
+is_free($holder, 'created again');
+is_free($admin, 'created again');
+
+$_->quit for $admin, $holder;
+$node->stop;
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
+
+done_testing();
