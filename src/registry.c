@@ -32,6 +32,9 @@
 /* a starter that hasn't brought the worker up by then has failed */
 #define START_TIMEOUT_MS	30000
 
+/* expires_at of a connection that nobody shall get any more */
+#define LONG_AGO	1
+
 typedef struct Conn
 {
 	PgmcConnState state;
@@ -50,7 +53,8 @@ typedef struct Conn
 	uint64		options_hash;
 	TimestampTz backend_start;
 	TimestampTz expires_at;		/* replace it on release from then on, 0:
-								 * never */
+								 * never; set before it is open where it isn't
+								 * wanted any more */
 	char		last_error[PGMC_MESSAGE_SIZE];
 	pg_atomic_uint32 xact_status;	/* PgmcXactStatus */
 	PgmcChannel channel;
@@ -833,6 +837,13 @@ release_closed(Conn *conn)
 	}
 }
 
+/* Is it due to be replaced, or not wanted any more? */
+static bool
+expired(const Conn *conn)
+{
+	return conn->expires_at != 0 && GetCurrentTimestamp() >= conn->expires_at;
+}
+
 /*
  * Caller has the lock.  A connection whose loopback session holds others isn't
  * clean, whatever its holder thinks: the worker makes it release them first.
@@ -842,8 +853,7 @@ release_locked(Conn *conn, PgmcRelease how)
 {
 	if (!conn->open && !conn->opening)
 		release_closed(conn);
-	else if (how == PGMC_RELEASE_CLEAN && conn->expires_at != 0 &&
-			 GetCurrentTimestamp() >= conn->expires_at)
+	else if (how == PGMC_RELEASE_CLEAN && expired(conn))
 		set_state(conn, PGMC_CONN_CLOSING);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
@@ -928,12 +938,16 @@ pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 		Conn	   *conn = &reg->conns[i];
 		const PgmcKey *key = &reg->pools[conn->pool].key;
 
-		if (conn->state == PGMC_CONN_IDLE &&
-			(!OidIsValid(dbid) || key->dbid == dbid) &&
-			(!OidIsValid(serverid) || key->serverid == serverid) &&
-			(!OidIsValid(umid) || key->umid == umid) &&
-			(login == NULL || strcmp(NameStr(key->login), login) == 0))
+		if (conn->state == PGMC_CONN_FREE ||
+			(OidIsValid(dbid) && key->dbid != dbid) ||
+			(OidIsValid(serverid) && key->serverid != serverid) ||
+			(OidIsValid(umid) && key->umid != umid) ||
+			(login != NULL && strcmp(NameStr(key->login), login) != 0))
+			continue;
+		if (conn->state == PGMC_CONN_IDLE)
 			set_state(conn, PGMC_CONN_CLOSING);
+		else
+			conn->expires_at = LONG_AGO;
 	}
 	unlock();
 }
@@ -1244,7 +1258,8 @@ pgmc_registry_opened(int slot, const PgmcOpened *opened)
 	conn->used_password = opened->used_password;
 	conn->options_hash = opened->options_hash;
 	conn->backend_start = GetCurrentTimestamp();
-	conn->expires_at = opened->expires_at;
+	if (conn->expires_at == 0)
+		conn->expires_at = opened->expires_at;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_IDLE);
 	unlock();
 }
@@ -1340,7 +1355,12 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	if (forget_session)
 		conn->last_session = 0;
 	if (conn->state == PGMC_CONN_RECOVERING)
-		pass_on(conn);
+	{
+		if (expired(conn))
+			set_state(conn, PGMC_CONN_CLOSING);
+		else
+			pass_on(conn);
+	}
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
 }

@@ -235,9 +235,10 @@ extern void pgmc_registry_session_exit(void);
 extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key);
 
 /*
- * Ask the worker to close all idle connections that match: of this database
+ * Ask the worker to close all connections that match: of this database
  * (InvalidOid: any), and of this server, this user mapping or this login role,
- * whichever is given.  Can't fail, doesn't wait.
+ * whichever is given.  Those that are held follow when they are released.
+ * Can't fail, doesn't wait.
  */
 extern void pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 										 const char *login);
