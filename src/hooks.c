@@ -53,9 +53,9 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 		(void) pgmc_session_release_all();
 }
 
-/* The server of a user mapping that this command has just made. */
+/* The server of a user mapping that this command has just made or changed. */
 static Oid
-server_of_new_mapping(Oid umid)
+server_of_mapping(Oid umid)
 {
 	Relation	rel = table_open(UserMappingRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -118,8 +118,9 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 		object_dropped(class_id, object_id);
 	else if (access == OAT_POST_ALTER && class_id == ForeignServerRelationId)
 		warn_about_loopback(object_id, "changed options");
-	else if (access == OAT_POST_CREATE && class_id == UserMappingRelationId)
-		warn_about_loopback(server_of_new_mapping(object_id), "user mappings");
+	else if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
+			 class_id == UserMappingRelationId)
+		warn_about_loopback(server_of_mapping(object_id), "user mappings");
 }
 
 void

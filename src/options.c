@@ -95,6 +95,22 @@ static const Option special_options[] = {
 	{"tty", KIND_LIBPQ, 0, "It is obsolete."},
 };
 
+/* those of libpq's whose values are few words; others would fail each opening */
+static const struct
+{
+	const char *name;
+	const char *words;
+}			choices[] = {
+	{"sslmode", "disable allow prefer require verify-ca verify-full"},
+	{"sslnegotiation", "postgres direct"},
+	{"sslcertmode", "disable allow require"},
+	{"gssencmode", "disable prefer require"},
+	{"channel_binding", "disable prefer require"},
+	{"target_session_attrs",
+	"any read-write read-only primary standby prefer-standby"},
+	{"load_balance_hosts", "disable random"},
+};
+
 /* the whole table, in TopMemoryContext; libpq's part in libpq's order */
 static Option *table = NULL;
 static int	table_size = 0;
@@ -394,6 +410,63 @@ parse_on_error(const char *value)
 	return false;
 }
 
+/* Is word one of these, which are separated by spaces? */
+static bool
+is_one_of(const char *word, const char *words)
+{
+	Size		length = strlen(word);
+
+	for (const char *p = words; *p != '\0'; p += strspn(p, " "))
+	{
+		Size		n = strcspn(p, " ");
+
+		if (n == length && strncmp(p, word, n) == 0)
+			return true;
+		p += n;
+	}
+	return false;
+}
+
+/* one for each host, or one for all; an empty one is the default */
+static void
+check_ports(const char *value)
+{
+	for (const char *p = value;; p++)
+	{
+		Size		length = strcspn(p, ",");
+		int			port;
+
+		if (length > 0 &&
+			(!parse_int(pnstrdup(p, length), &port, 0, NULL) ||
+			 port < 1 || port > 65535))
+			refuse_value("port", "It is a number from 1 to 65535, or several, one for each host.");
+		p += length;
+		if (*p == '\0')
+			return;
+	}
+}
+
+/* The rest is for libpq to say, when it connects. */
+static void
+check_libpq_value(const char *name, const char *value)
+{
+	int			seconds;
+
+	if (value[0] == '\0')
+		return;					/* the default */
+	if (strcmp(name, "user") == 0 && strlen(value) >= NAMEDATALEN)
+		refuse_value(name, "It is too long for the name of a role.");
+	if (strcmp(name, "port") == 0)
+		check_ports(value);
+	if (strcmp(name, "connect_timeout") == 0 &&
+		!parse_int(value, &seconds, 0, NULL))
+		refuse_value(name, "It is a number of seconds; 0 means none.");
+	for (Size i = 0; i < lengthof(choices); i++)
+		if (strcmp(choices[i].name, name) == 0 &&
+			!is_one_of(value, choices[i].words))
+			refuse_value(name, psprintf("It is one of: %s.", choices[i].words));
+}
+
 /*
  * libpq's own message about a broken string may repeat a part of it, which may
  * be a password: it is not for anybody's eyes.
@@ -420,7 +493,10 @@ check_dsn(const char *dsn)
 	{
 		for (PQconninfoOption *o = parsed; o->keyword != NULL; o++)
 			if (o->val != NULL)
+			{
 				check_place(find_option(o->keyword), ON_SERVER, true);
+				check_libpq_value(o->keyword, o->val);
+			}
 	}
 	PG_FINALLY();
 	{
@@ -450,8 +526,7 @@ check_option(DefElem *def, int where)
 	switch (option->kind)
 	{
 		case KIND_LIBPQ:
-			if (strcmp(def->defname, "user") == 0 && strlen(value) >= NAMEDATALEN)
-				refuse_value("user", "It is too long for the name of a role.");
+			check_libpq_value(option->name, value);
 			break;
 		case KIND_TEXT:
 			break;

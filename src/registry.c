@@ -32,6 +32,9 @@
 /* a starter that hasn't brought the worker up by then has failed */
 #define START_TIMEOUT_MS	30000
 
+/* expires_at of a connection that nobody shall get any more */
+#define LONG_AGO	1
+
 typedef struct Conn
 {
 	PgmcConnState state;
@@ -52,7 +55,8 @@ typedef struct Conn
 	uint64		options_hash;
 	TimestampTz backend_start;
 	TimestampTz expires_at;		/* replace it on release from then on, 0:
-								 * never */
+								 * never; set before it is open where it isn't
+								 * wanted any more */
 	char		last_error[PGMC_MESSAGE_SIZE];
 	pg_atomic_uint32 xact_status;	/* PgmcXactStatus */
 	PgmcChannel channel;
@@ -880,6 +884,7 @@ release_closed(Conn *conn)
 	}
 }
 
+/* Is it due to be replaced, or not wanted any more? */
 static bool
 expired(const Conn *conn)
 {
@@ -990,7 +995,7 @@ pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 		if (conn->state == PGMC_CONN_IDLE)
 			set_state(conn, PGMC_CONN_CLOSING);
 		else
-			conn->expires_at = 1;
+			conn->expires_at = LONG_AGO;
 	}
 	unlock();
 }
@@ -1303,7 +1308,8 @@ pgmc_registry_opened(int slot, const PgmcOpened *opened)
 	conn->used_password = opened->used_password;
 	conn->options_hash = opened->options_hash;
 	conn->backend_start = GetCurrentTimestamp();
-	conn->expires_at = opened->expires_at;
+	if (conn->expires_at == 0)
+		conn->expires_at = opened->expires_at;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_IDLE);
 	unlock();
 }

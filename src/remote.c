@@ -81,6 +81,7 @@ typedef struct Task
 	bool		condemned;		/* close the connection at the end */
 	bool		fixed_up;		/* final repairs have been arranged */
 	bool		committed;		/* the server has confirmed the commit */
+	bool		resets;			/* a recovery with STEP_RESET */
 	uint8		done_flags;		/* PGMC_DONE_... */
 	int64		rows;
 } Task;
@@ -448,6 +449,15 @@ note_fatal(PgmcRemote *remote, const PgmcFields *fields)
 			  fields->message ? fields->message : "");
 }
 
+/* Is it the reset that is running?  That concerns the last holder only. */
+static bool
+resetting(const PgmcRemote *remote)
+{
+	const Task *task = &remote->task;
+
+	return task->at < task->nsteps && task->steps[task->at] == STEP_RESET;
+}
+
 /*
  * libpq's notice receiver; may be called anywhere inside libpq, so it must not
  * raise errors: one that doesn't fit into memory is left out.
@@ -465,7 +475,7 @@ receive_notice(void *arg, const PGresult *res)
 		note_fatal(remote, &fields);
 	if (remote->out == NULL || remote->task.kind == TASK_NONE ||
 		remote->task.kind == TASK_RECOVER || remote->task.silent ||
-		fields.sqlstate == NULL)
+		resetting(remote) || fields.sqlstate == NULL)
 		return;
 
 	PG_TRY();
@@ -507,7 +517,7 @@ report_error(PgmcRemote *remote, const PGresult *res)
 		fields.sqlstate = "XX000";
 		fields.message = PQresultErrorMessage(res);
 	}
-	if (task->nsteps > task->at && task->steps[task->at] == STEP_RESET)
+	if (resetting(remote))
 	{
 		task->condemned = true;
 		fields.context = "reset_query";
@@ -578,8 +588,7 @@ take_sqlstate(char *message)
 			memmove(p, p + 7, strlen(p + 7) + 1);
 		}
 	}
-	p = strstr(message, "\nLOCATION:  ");
-	if (p != NULL)
+	while ((p = strstr(message, "\nLOCATION:  ")) != NULL)
 	{
 		char	   *end = strchr(p + 1, '\n');
 
@@ -851,7 +860,8 @@ pgmc_remote_recover(PgmcRemote *remote, bool reset, bool release_holds)
 		add_step(task, STEP_ROLLBACK);
 	if (release_holds)
 		add_step(task, STEP_RELEASE_HOLDS);
-	if (reset && reset_due(remote, 0))
+	task->resets = reset && reset_due(remote, 0);
+	if (task->resets)
 		add_step(task, STEP_RESET);
 	remote->cancel_give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 CANCEL_GIVE_UP_MS);
@@ -1319,9 +1329,8 @@ finish_task(PgmcRemote *remote)
 			lose(remote);
 			return;
 		}
-		for (int i = 0; i < task->nsteps; i++)
-			if (task->steps[i] == STEP_RESET)
-				remote->last_user = 0;
+		if (task->resets)
+			remote->last_user = 0;
 		task->kind = TASK_NONE;
 		remote->state = PGMC_REMOTE_READY;
 		remote->event = PGMC_REMOTE_RECOVERED;
