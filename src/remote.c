@@ -19,11 +19,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "access/transam.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
+#include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -33,6 +35,9 @@
 /* how often a statement that goes on is cancelled again, and how long */
 #define CANCEL_EVERY_MS		1000
 #define CANCEL_GIVE_UP_MS	60000
+
+/* how often to ask what became of a transaction that is still in progress */
+#define RESOLVE_EVERY_MS	10
 
 /* a message of this size makes a connection worth replacing when it is idle */
 #define BLOATED_SIZE		(4 * 1024 * 1024)
@@ -68,6 +73,7 @@ typedef struct Task
 	uint16		seq;
 	uint8		flags;			/* PGMC_EXEC_... */
 	const PgmcExecute *exec;
+	TransactionId xid;			/* that a COMMIT is to commit, where known */
 	StepKind	steps[MAX_STEPS];
 	int			nsteps;
 	int			at;				/* step whose results are due */
@@ -98,6 +104,7 @@ struct PgmcRemote
 	TimestampTz connect_deadline;
 	TimestampTz cancel_next;	/* 0: nothing is being cancelled */
 	TimestampTz cancel_give_up;
+	TimestampTz retry_at;		/* to resolve a commit in doubt, 0: none */
 	bool		eof;			/* libpq has seen the end of the connection */
 	bool		drained;		/* and has given all that came before it */
 	bool		last_null;		/* the last PQgetResult gave nothing */
@@ -233,7 +240,10 @@ pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline)
 		case PGMC_REMOTE_BUSY:
 			break;
 	}
-	*deadline = sooner(remote->cancel_next, remote->cancel_give_up);
+	*deadline = sooner(sooner(remote->cancel_next, remote->cancel_give_up),
+					   remote->retry_at);
+	if (remote->eof)
+		return 0;
 	return (remote->blocked ? 0 : WL_SOCKET_READABLE) |
 		(remote->want_write ? WL_SOCKET_WRITEABLE : 0);
 }
@@ -363,6 +373,7 @@ pgmc_remote_close(PgmcRemote *remote)
 	remote->want_write = false;
 	remote->cancel_next = 0;
 	remote->cancel_give_up = 0;
+	remote->retry_at = 0;
 	remote->backend_pid = 0;
 	remote->same_cluster = false;
 	remote->used_password = false;
@@ -373,41 +384,79 @@ pgmc_remote_close(PgmcRemote *remote)
 	MemoryContextReset(remote->open_context);
 }
 
+/* May what is running have been committed by the server, as far as we know? */
+static bool
+in_doubt(const PgmcRemote *remote)
+{
+	const Task *task = &remote->task;
+	bool		commits = task->kind == TASK_COMMIT ||
+	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
+	 (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)));
+
+	/* the server's last words, where it had any, say that it hadn't */
+	return commits && task->sent && !task->failed && !task->committed &&
+		remote->error_sqlstate == 0;
+}
+
 /*
- * The connection is lost: tell whoever waits for the task.  Before the end of
- * a commit the loss leaves open whether it happened, unless the server has
- * said in its last words that it hadn't.
+ * The transaction that was being committed when the connection ended is one of
+ * this cluster, and its number is known: did it?  False: it is still going on.
+ */
+static bool
+resolve_doubt(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	if (TransactionIdIsInProgress(task->xid))
+		return false;
+	task->committed = TransactionIdDidCommit(task->xid);
+	if (!task->committed)
+		remote->error_sqlstate = ERRCODE_CONNECTION_FAILURE;
+	return true;
+}
+
+static void
+tell_loss(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	PgmcFields	fields = {0};
+
+	if (task->committed)
+	{
+		PgmcDone	done = {PGMC_XACT_CLOSED, task->rows};
+
+		pgmc_wire_done(remote->out, task->done_flags | PGMC_DONE_LOST,
+					   task->seq, &done);
+		return;
+	}
+	fields.sqlstate = unpack_sql_state(remote->error_sqlstate);
+	fields.message = remote->error;
+	pgmc_wire_fields(remote->out, PGMC_REPLY_LOST, task->seq, &fields);
+}
+
+/*
+ * The connection is lost: tell whoever waits for the task.  Where it isn't
+ * known yet whether a commit has happened, this is put off.
  */
 static void
 lose(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
-	bool		committing = task->kind == TASK_COMMIT ||
-	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
-	 (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)));
 
+	remote->retry_at = 0;
+	if (in_doubt(remote) && TransactionIdIsValid(task->xid) &&
+		!resolve_doubt(remote))
+	{
+		remote->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   RESOLVE_EVERY_MS);
+		return;
+	}
 	if (remote->error_sqlstate == 0)
-		remote->error_sqlstate = committing && !task->failed && task->sent ?
+		remote->error_sqlstate = in_doubt(remote) ?
 			ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN : ERRCODE_CONNECTION_FAILURE;
-
 	if (task->kind != TASK_NONE && task->kind != TASK_RECOVER &&
 		!task->silent && remote->out != NULL)
-	{
-		PgmcFields	fields = {0};
-
-		if (task->committed)
-		{
-			PgmcDone	done = {PGMC_XACT_CLOSED, task->rows};
-
-			pgmc_wire_done(remote->out, task->done_flags, task->seq, &done);
-		}
-		else
-		{
-			fields.sqlstate = unpack_sql_state(remote->error_sqlstate);
-			fields.message = remote->error;
-			pgmc_wire_fields(remote->out, PGMC_REPLY_LOST, task->seq, &fields);
-		}
-	}
+		tell_loss(remote);
 	pgmc_remote_close(remote);
 	remote->event = PGMC_REMOTE_LOST;
 }
@@ -803,11 +852,23 @@ begin_answered(Task *task)
 	add_step(task, STEP_MAIN_PREPARED);
 }
 
+/* the transaction that the loopback backend is in; 0: none, or not our cluster */
+static TransactionId
+backend_xid(const PgmcRemote *remote)
+{
+	PGPROC	   *proc = remote->same_cluster ?
+	BackendPidGetProc(remote->backend_pid) : NULL;
+
+	return proc == NULL ? InvalidTransactionId :
+		*(volatile TransactionId *) &proc->xid;
+}
+
 void
 pgmc_remote_commit(PgmcRemote *remote, uint16 seq)
 {
 	Task	   *task = begin_task(remote, TASK_COMMIT, seq);
 
+	task->xid = backend_xid(remote);
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 		add_step(task, STEP_COMMIT);
 }
@@ -886,8 +947,7 @@ cancel_now(PgmcRemote *remote)
 
 	if (!remote->same_cluster)
 	{
-		set_error(remote, ERRCODE_CONNECTION_FAILURE,
-				  "connection was closed to cancel its statement");
+		set_error(remote, 0, "connection was closed to cancel its statement");
 		lose(remote);
 		return;
 	}
@@ -1369,15 +1429,17 @@ advance_task(PgmcRemote *remote)
 			return;
 		if (remote->out->len >= PGMC_OUTPUT_LIMIT)
 			return;
-		if (remote->drained)
+		if (remote->drained ||
+			(!task->sent && (remote->eof || connection_ended(remote))))
+		{
 			lose(remote);
-		else if (task->sent)
+			return;
+		}
+		if (task->sent)
 		{
 			if (!take_result(remote))
 				return;
 		}
-		else if (remote->eof || connection_ended(remote))
-			lose(remote);
 		else if (task->asking)
 			return;
 		else if (task->answered)
@@ -1422,8 +1484,7 @@ advance_cancel(PgmcRemote *remote)
 
 	if (remote->cancel_give_up != 0 && now >= remote->cancel_give_up)
 	{
-		set_error(remote, ERRCODE_CONNECTION_FAILURE,
-				  "statement could not be cancelled");
+		set_error(remote, 0, "statement could not be cancelled");
 		lose(remote);
 	}
 	else if (remote->cancel_next != 0 && now >= remote->cancel_next)

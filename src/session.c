@@ -907,6 +907,11 @@ pgmc_session_commit(PgmcHold *hold)
 		return;
 	pgmc_talk_simple(hold, PGMC_REQUEST_COMMIT, &outcome);
 	check_outcome(hold, &outcome, NULL);
+	if (outcome.flags & PGMC_DONE_LOST)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection of server \"%s\" was lost right after the transaction was committed",
+						NameStr(hold->srvname))));
 	if (outcome.flags & PGMC_DONE_NOT_COMMITTED)
 		ereport(ERROR,
 				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),

@@ -65,6 +65,8 @@ typedef struct PgmcFrame
 #define PGMC_DONE_COPY			0x04	/* the command was a COPY to or from
 										 * us */
 #define PGMC_DONE_REFUSED		0x08	/* the worker did not even try */
+#define PGMC_DONE_LOST			0x10	/* done, but the connection was lost
+										 * since */
 
 /* PgmcOpen: everything a connection needs to be made and kept */
 typedef struct PgmcOpen
