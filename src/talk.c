@@ -91,9 +91,10 @@ pgmc_talk_drop(PgmcHold *hold)
 	hold->in_flight = false;
 	hold->committing = false;
 	hold->interrupted = false;
-	hold->xact = PGMC_XACT_ACTIVE;
 	hold->aborting =
 		pgmc_channel_ask_abort(channel_of(hold), hold->epoch) == PGMC_CHANNEL_OK;
+	if (hold->aborting)
+		hold->xact = PGMC_XACT_ACTIVE;
 	pgmc_registry_wake_worker();
 }
 
