@@ -150,7 +150,8 @@ SELECT pgmc.is_closed('options'), pgmc.transaction_status('options');
 -- ---- reset_query ----
 
 -- by default the next session finds nothing of this one's state; with an empty one it shares it
-ALTER SERVER options OPTIONS (ADD reset_query '');
+ALTER SERVER options OPTIONS (ADD reset_query '', DROP pool_size);
+SELECT pgmc.close('options') IS NOT NULL AS closed;
 SELECT pgmc.autonomous_on('options', $$SET options.state = 'kept'$$);
 \c -
 SELECT * FROM pgmc.autonomous_query_on('options', $$SELECT current_setting('options.state', true)$$) AS t(state text);
