@@ -1,186 +1,205 @@
--- Options of servers and user mappings: what may be set where and by whom. Bad ones are refused when
--- they are set, with the reason; no message repeats a value that may be a secret.
+-- Options of servers and user mappings: refused when they are set, or in effect at the next acquire.
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgmc;
 RESET client_min_messages;
 
--- Set an option of a server, or of a user mapping, and tell what came of it.
-CREATE FUNCTION try_command(command text) RETURNS text LANGUAGE plpgsql AS $$
+-- ---- names ----
+
+CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS (pool_sise '2');
+\echo :SQLSTATE
+CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS (hots '/tmp');
+\echo :SQLSTATE
+CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS (nothing_like_it 'x');
+\echo :SQLSTATE
+CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS ("user" 'somebody');
+\echo :SQLSTATE
+CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS (replication 'database');
+\echo :SQLSTATE
+CREATE SERVER options FOREIGN DATA WRAPPER pgmc;
+CREATE USER MAPPING FOR CURRENT_USER SERVER options OPTIONS (host '/tmp');
+\echo :SQLSTATE
+CREATE USER MAPPING FOR CURRENT_USER SERVER options OPTIONS (usr 'x');
+\echo :SQLSTATE
+
+-- ---- values ----
+
+ALTER SERVER options OPTIONS (pool_size '0');
+\echo :SQLSTATE
+ALTER SERVER options OPTIONS (pool_size 'many');
+\echo :SQLSTATE
+ALTER SERVER options OPTIONS (idle_timeout '-1');
+\echo :SQLSTATE
+ALTER SERVER options OPTIONS (idle_timeout '1 fortnight');
+\echo :SQLSTATE
+ALTER SERVER options OPTIONS (on_error 'ignore');
+\echo :SQLSTATE
+CREATE USER MAPPING FOR CURRENT_USER SERVER options OPTIONS (password_required 'perhaps');
+\echo :SQLSTATE
+
+-- ---- passwords are nobody's business ----
+
+-- refused without being repeated
+CREATE FUNCTION options_refused(command text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	message text;
-	detail text;
-	hint text;
+	m text; d text; h text;
 BEGIN
 	EXECUTE command;
-	RETURN 'ok';
+	RETURN 'accepted';
 EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN concat_ws(' / ', SQLSTATE, message, nullif(detail, ''), nullif(hint, ''));
+	GET STACKED DIAGNOSTICS m = MESSAGE_TEXT, d = PG_EXCEPTION_DETAIL, h = PG_EXCEPTION_HINT;
+	RETURN sqlstate || CASE WHEN m || d || h LIKE '%sesame%' THEN ' and told' ELSE '' END;
 END
 $$;
-CREATE FUNCTION try_server(option text, value text) RETURNS text LANGUAGE sql AS $$
-	SELECT try_command(format('CREATE SERVER options_s FOREIGN DATA WRAPPER pgmc OPTIONS (%I %L);
-		DROP SERVER options_s', option, value))
-$$;
-CREATE FUNCTION try_mapping(option text, value text) RETURNS text LANGUAGE sql AS $$
-	SELECT try_command(format('CREATE SERVER options_s FOREIGN DATA WRAPPER pgmc;
-		CREATE USER MAPPING FOR CURRENT_USER SERVER options_s OPTIONS (%I %L);
-		DROP SERVER options_s CASCADE', option, value))
-$$;
-SET client_min_messages = warning;
-\pset format unaligned
+SELECT dsn, options_refused(format('CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS (dsn %L)', dsn)) FROM (VALUES
+	('host=/tmp password=sesame'), ('host=/tmp password = ''ses\''sesame'''), ('postgres://me:sesame@localhost/db'),
+	('postgresql://localhost/db?password=sesame'), ('postgres:///db?user=me&password=%73%65sesame'), ('host=/tmp sslpassword=sesame'),
+	('host=/tmp user=me'), ('host=/tmp passwrd=sesame'), ('password=sesame host'), ('postgres://[sesame'), ('host=/tmp sesame')) AS v(dsn);
+SELECT options_refused($$CREATE SERVER options_bad FOREIGN DATA WRAPPER pgmc OPTIONS (password 'sesame')$$);
+SELECT srvname FROM pg_foreign_server WHERE srvname = 'options_bad';
 
--- ---- pgmc's own options ----
+-- ---- what leads elsewhere ----
 
-SELECT option, value, try_server(option, value) FROM (VALUES
-	('pool_size', '1'), ('pool_size', ' 12 '), ('pool_size', '1024'),
-	('pool_size', '0'), ('pool_size', '-1'), ('pool_size', '1025'), ('pool_size', 'four'), ('pool_size', ''),
-	('pool_size', '4kB'), ('pool_size', '99999999999'),
-	('idle_timeout', '0'), ('idle_timeout', '30s'), ('idle_timeout', '5 min'), ('idle_timeout', '1500'), ('idle_timeout', '2d'),
-	('idle_timeout', '-1'), ('idle_timeout', '5 minutes'), ('idle_timeout', 'soon'), ('idle_timeout', ''), ('idle_timeout', '3kB'),
-	('idle_timeout', '40d'),
-	('max_lifetime', '1h'), ('max_lifetime', '1 hour'), ('max_lifetime', '-5'),
-	('hold_timeout', '10s'), ('hold_timeout', '-1s'),
-	('idle_hold_timeout', '250ms'), ('idle_hold_timeout', 'x'),
-	('reset_query', 'DISCARD ALL'), ('reset_query', ''), ('reset_query', 'RESET ALL; SELECT pg_advisory_unlock_all()'),
-	('on_error', 'close'), ('on_error', 'rollback'),
-	('on_error', 'CLOSE'), ('on_error', 'ignore'), ('on_error', '')) AS v(option, value);
+-- all that is left out means this server, this database and the current role
+ALTER SERVER options OPTIONS (application_name 'options test', ADD options '-c work_mem=1234kB -c options.test=yes');
+SELECT database = current_database() AS database, role = current_user AS role, application, mem, test FROM pgmc.autonomous_query_on('options',
+		$$SELECT current_database(), current_user, current_setting('application_name'), current_setting('work_mem'), current_setting('options.test')$$)
+	AS t(database name, role name, application text, mem text, test text);
 
--- the nearest name
-SELECT option, try_server(option, '1') FROM unnest(ARRAY['pol_size', 'poolsize', 'idletimeout', 'idle_hold_timeuot', 'max_life_time',
-	'reset_qeury', 'onerror', 'hots', 'Host', 'dbnmae', 'sslmod', 'aplication_name']) AS option;
-SELECT option, try_mapping(option, '1') FROM unnest(ARRAY['pasword', 'usr', 'password_require', 'sslky', 'pool_siz']) AS option;
--- nothing is near; the same name at the wrong place
-SELECT try_server('zzz', '1'), try_mapping('zzz', '1');
-SELECT option, try_mapping(option, '1') FROM unnest(ARRAY['pool_size', 'idle_timeout', 'dsn', 'host', 'dbname', 'application_name']) AS option;
-SELECT option, try_server(option, 'secret') FROM unnest(ARRAY['user', 'password', 'sslpassword', 'password_required']) AS option;
+-- changed options take effect at the next acquire
+ALTER SERVER options OPTIONS (SET application_name 'options changed', DROP options);
+SELECT * FROM pgmc.autonomous_query_on('options', $$SELECT current_setting('application_name'), current_setting('options.test', true)$$) AS t(application text, test text);
 
--- the wrapper itself has none
-ALTER FOREIGN DATA WRAPPER pgmc OPTIONS (ADD dsn 'dbname=x');
+-- also those that are held meanwhile
+SELECT pgmc.acquire('options');
+ALTER SERVER options OPTIONS (SET application_name 'options changed again');
+SELECT * FROM pgmc.query('SHOW application_name') AS t(a text);
+SELECT pgmc.rollback();
+SELECT pgmc.release();
+SELECT pgmc.acquire('options');
+SELECT * FROM pgmc.query('SHOW application_name') AS t(a text);
+SELECT pgmc.rollback();
+SELECT pgmc.release();
+
+-- a dsn instead of options one by one, in both forms
+CREATE SERVER options_dsn FOREIGN DATA WRAPPER pgmc OPTIONS (dsn 'application_name=''the dsn''''s''');
 \echo :SQLSTATE
+CREATE SERVER options_dsn FOREIGN DATA WRAPPER pgmc OPTIONS (dsn 'application_name=''the dsn''');
+SELECT * FROM pgmc.autonomous_query_on('options_dsn', 'SELECT current_setting($$application_name$$)') AS t(a text);
+ALTER SERVER options_dsn OPTIONS (SET dsn 'postgres:///postgres?application_name=the%20uri');
+SELECT * FROM pgmc.autonomous_query_on('options_dsn', 'SELECT current_setting($$application_name$$), current_database()') AS t(a text, d text);
+SELECT pgmc.describe('options_dsn') LIKE '% dbname=postgres user=%(open, idle)>' AS described;
+DROP SERVER options_dsn;
 
--- ---- libpq's options ----
+-- one that leads nowhere: 08001, the hold is free, and the next one may try
+CREATE SERVER options_nowhere FOREIGN DATA WRAPPER pgmc OPTIONS (dbname 'contrib_regression_pgmc_nowhere');
+\set ON_ERROR_ROLLBACK on
+BEGIN;
+\set VERBOSITY sqlstate
+SELECT pgmc.acquire('options_nowhere');
+SELECT pgmc.autonomous_on('options_nowhere', 'SELECT 1');
+ALTER SERVER options_nowhere OPTIONS (ADD host '/no/such/directory');
+COMMIT;
+SELECT pgmc.acquire('options_nowhere');
+\set VERBOSITY default
+SELECT count(*) FROM pgmc.connections WHERE srvname = 'options_nowhere' AND holder_pid IS NOT NULL;
+SELECT pgmc.is_closed('options_nowhere');
+DROP SERVER options_nowhere;
+\unset ON_ERROR_ROLLBACK
 
-SELECT option, value, try_server(option, value) FROM (VALUES
-	('host', '127.0.0.1'), ('host', '/tmp'), ('host', 'a.example,b.example'), ('hostaddr', '127.0.0.1'), ('port', '5432'), ('port', '5432,5433'),
-	('dbname', 'postgres'), ('connect_timeout', '3'), ('target_session_attrs', 'read-write'), ('sslmode', 'verify-full'),
-	('application_name', 'mine'), ('options', '-c geqo=off'), ('keepalives_idle', '10'), ('channel_binding', 'require'),
-	('sslrootcert', '/etc/ca.crt'), ('gssencmode', 'prefer'), ('krbsrvname', 'x'), ('passfile', '/x'), ('service', 'x')) AS v(option, value);
-SELECT option, value, try_server(option, value) FROM (VALUES
-	('port', 'five'), ('port', '0'), ('port', '65536'), ('port', '5432,x'), ('port', ''), ('port', '5432,,5433'), ('port', '-1'),
-	('connect_timeout', '0'), ('connect_timeout', 'soon'), ('connect_timeout', '3s'),
-	('sslmode', 'bogus'), ('sslmode', 'require '), ('sslmode', 'ver'), ('target_session_attrs', 'master'), ('channel_binding', 'yes'), ('gssencmode', 'no'),
-	('dsn', 'sslmode=verify'), ('dsn', 'postgres://db:x/app'), ('dsn', 'connect_timeout=3.5s')) AS v(option, value);
--- those that would break pgmc
-SELECT option, try_server(option, 'x') FROM unnest(ARRAY['client_encoding', 'replication', 'fallback_application_name']) AS option;
-SELECT option, try_mapping(option, 'x') FROM unnest(ARRAY['client_encoding', 'replication', 'fallback_application_name']) AS option;
-SELECT option, value, try_mapping(option, value) FROM (VALUES
-	('user', 'somebody'), ('user', repeat('long', 16)), ('password', 'p'), ('password', ''), ('sslcert', '/c'), ('sslkey', '/k'), ('sslpassword', 'p'),
-	('password_required', 'false'), ('password_required', 'yes'), ('password_required', 'maybe')) AS v(option, value);
+-- ---- pool_size ----
 
--- ---- dsn ----
-
-SELECT dsn, try_server('dsn', dsn) FROM unnest(ARRAY[
-	'', 'postgres:///app', 'postgresql://db.example:5433/app?sslmode=verify-full&connect_timeout=3',
-	'host=/tmp port=5432 dbname=app', 'postgresql://[::1],127.0.0.1:6543/app?target_session_attrs=any',
-	'dbname=''a b''']) AS dsn;
-SELECT dsn, try_server('dsn', dsn) FROM unnest(ARRAY[
-	'app', 'host', 'postgres://[::1', 'nonsense=1', 'dbname=''open', 'postgres:///app?nonsense=1',
-	'client_encoding=LATIN1', 'replication=database', 'postgres:///app?replication=true', 'postgres:///app?client_encoding=auto',
-	'user=somebody', 'postgres://somebody@/app']) AS dsn;
--- A secret in it is refused and not repeated, not even where the string is broken.
-SELECT try_server('dsn', dsn) FROM unnest(ARRAY[
-	'password=s3cret dbname=app', 'postgres://:s3cret@/app', 'postgres:///app?password=s3cret', 'sslpassword=s3cret',
-	'password=''s3cret dbname=app', 'postgres://ann:s3cret@/app', 'postgres:///app?password=s3cret%zz', 'passwort=s3cret', 'password = s3cret s3cret',
-	'postgres:///app?s3cret', 'sslmode=require,password=s3cret']) AS dsn;
-SELECT count(*) FILTER (WHERE answer LIKE '%s3cret%') AS repeated FROM (SELECT try_server('dsn', dsn) AS answer FROM unnest(ARRAY[
-	'password=s3cret dbname=app', 'postgres://:s3cret@/app', 'postgres:///app?password=s3cret', 'sslpassword=s3cret',
-	'password=''s3cret dbname=app', 'postgres://ann:s3cret@/app', 'postgres:///app?password=s3cret%zz', 'passwort=s3cret', 'password = s3cret s3cret',
-	'postgres:///app?s3cret', 'sslmode=require,password=s3cret']) AS dsn) AS a;
-SELECT count(*) FROM pg_foreign_server WHERE srvname = 'options_s';
-
--- ---- ALTER ----
-
-CREATE SERVER options_s FOREIGN DATA WRAPPER pgmc OPTIONS (pool_size '2', dsn 'postgres:///app');
-ALTER SERVER options_s OPTIONS (SET pool_size '0');
+-- autonomous commands beside a hold, and below one
+ALTER SERVER options OPTIONS (ADD pool_size '2');
+BEGIN;
+SELECT pgmc.acquire('options');
+SELECT * FROM pgmc.query('SELECT pg_backend_pid()') AS t(pid int) \gset held_
+SELECT pid <> :held_pid AS another FROM pgmc.autonomous_query_on('options', 'SELECT pg_backend_pid()') AS t(pid int);
+SELECT pgmc.transaction_status('options');
+SELECT count(*) FROM pgmc.connections WHERE srvname = 'options';
+SAVEPOINT s;
+SELECT pgmc.acquire('options');
 \echo :SQLSTATE
-ALTER SERVER options_s OPTIONS (SET dsn 'password=s3cret');
+ROLLBACK TO s;
+SELECT pgmc.rollback();
+SELECT pgmc.release();
+COMMIT;
+SELECT pgmc.autonomous_on('options', $$SELECT pgmc.autonomous_on('options', 'SELECT 1')$$);
+SELECT pgmc.autonomous_on('options', $$SELECT pgmc.autonomous_on('options', $i$SELECT pgmc.autonomous_on('options', 'SELECT 1')$i$)$$);
 \echo :SQLSTATE
-ALTER SERVER options_s OPTIONS (ADD idle_timeout '1min', DROP dsn, SET pool_size '3');
-SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'options_s';
-CREATE USER MAPPING FOR CURRENT_USER SERVER options_s OPTIONS (password 'one');
-ALTER USER MAPPING FOR CURRENT_USER SERVER options_s OPTIONS (ADD pool_size '1');
-\echo :SQLSTATE
-ALTER USER MAPPING FOR CURRENT_USER SERVER options_s OPTIONS (SET password 'two', ADD "user" 'somebody');
-SELECT umoptions FROM pg_user_mappings WHERE srvname = 'options_s' AND usename = CURRENT_USER;
-DROP SERVER options_s CASCADE;
+SELECT pgmc.close('options'), pgmc.close('options');
 
--- ---- who may ----
+-- ---- on_error ----
 
-CREATE ROLE regress_pgmc_owner;
-CREATE ROLE regress_pgmc_user;
-GRANT USAGE ON FOREIGN DATA WRAPPER pgmc TO regress_pgmc_owner;
-SET ROLE regress_pgmc_user;
-SELECT try_server('pool_size', '1');
-RESET ROLE;
-SET ROLE regress_pgmc_owner;
--- what reaches the server process's files or environment, in the dsn as well
-SELECT option, try_server(option, '/x') FROM unnest(ARRAY['passfile', 'service', 'sslcert', 'sslkey', 'sslrootcert', 'sslcrl', 'krbsrvname']) AS option;
-SELECT dsn, try_server('dsn', dsn) FROM unnest(ARRAY['passfile=/x', 'service=x', 'postgres:///app?sslkey=/x', 'postgres:///app?sslrootcert=/x']) AS dsn;
-SELECT option, value, try_server(option, value) FROM (VALUES ('host', '127.0.0.1'), ('sslmode', 'require'), ('pool_size', '2'), ('dsn', 'postgres:///app')) AS v(option, value);
-SELECT option, value, try_mapping(option, value) FROM (VALUES ('user', 'x'), ('password', 'x'), ('sslpassword', 'x'),
-	('sslcert', '/x'), ('sslkey', '/x'), ('password_required', 'false'), ('password_required', 'true')) AS v(option, value);
--- what a superuser has set is not the owner's to change around
-CREATE SERVER options_owned FOREIGN DATA WRAPPER pgmc;
-CREATE USER MAPPING FOR CURRENT_USER SERVER options_owned;
-RESET ROLE;
-ALTER USER MAPPING FOR regress_pgmc_owner SERVER options_owned OPTIONS (ADD password_required 'false');
-SET ROLE regress_pgmc_owner;
-ALTER USER MAPPING FOR CURRENT_USER SERVER options_owned OPTIONS (ADD "user" 'regress_pgmc_user');
-\echo :SQLSTATE
-ALTER USER MAPPING FOR CURRENT_USER SERVER options_owned OPTIONS (DROP password_required);
-SELECT umoptions FROM pg_user_mappings WHERE srvname = 'options_owned' AND usename = CURRENT_USER;
-RESET ROLE;
--- a mapping of one's own is the right of whoever has USAGE, a mapping of others the owner's
-SET ROLE regress_pgmc_user;
-CREATE USER MAPPING FOR CURRENT_USER SERVER options_owned OPTIONS (password 'x');
-\echo :SQLSTATE
-RESET ROLE;
-GRANT USAGE ON FOREIGN SERVER options_owned TO regress_pgmc_user;
-SET ROLE regress_pgmc_user;
-CREATE USER MAPPING FOR CURRENT_USER SERVER options_owned OPTIONS (password 'x');
-CREATE USER MAPPING FOR PUBLIC SERVER options_owned OPTIONS (password 'x');
-\echo :SQLSTATE
--- nobody else sees what is in it
-SELECT usename, umoptions FROM pg_user_mappings WHERE srvname = 'options_owned' ORDER BY usename;
-RESET ROLE;
-SET ROLE regress_pgmc_owner;
-SELECT usename, umoptions FROM pg_user_mappings WHERE srvname = 'options_owned' ORDER BY usename;
-RESET ROLE;
-DROP SERVER options_owned CASCADE;
-REVOKE USAGE ON FOREIGN DATA WRAPPER pgmc FROM regress_pgmc_owner;
+ALTER SERVER options OPTIONS (ADD on_error 'close');
+SET client_min_messages = error;
+BEGIN;
+SELECT pgmc.acquire('options');
+SELECT pgmc.execute('SELECT 1');
+SELECT 1/0;
+ROLLBACK;
+SELECT pgmc.is_closed('options');
+ALTER SERVER options OPTIONS (SET on_error 'rollback');
+BEGIN;
+SELECT pgmc.acquire('options');
+SELECT pgmc.execute('SELECT 1');
+SELECT 1/0;
+ROLLBACK;
+RESET client_min_messages;
+SELECT pgmc.is_closed('options'), pgmc.transaction_status('options');
 
--- ---- the server that comes with the extension ----
+-- ---- reset_query ----
 
--- pg_dump won't keep what is set on it, whether this session has used pgmc before or not
+-- by default the next session finds nothing of this one's state; with an empty one it shares it
+ALTER SERVER options OPTIONS (ADD reset_query '', DROP pool_size);
+SELECT pgmc.close('options') IS NOT NULL AS closed;
+SELECT pgmc.autonomous_on('options', $$SET options.state = 'kept'$$);
 \c -
-SET client_min_messages = warning;
-CREATE USER MAPPING FOR regress_pgmc_user SERVER pgmc_loopback;
+SELECT * FROM pgmc.autonomous_query_on('options', $$SELECT current_setting('options.state', true)$$) AS t(state text);
+ALTER SERVER options OPTIONS (SET reset_query 'RESET options.state; SET options.reset = on');
+SELECT pgmc.autonomous_on('options', $$SET options.state = 'kept'$$);
 \c -
-ALTER USER MAPPING FOR regress_pgmc_user SERVER pgmc_loopback OPTIONS (ADD "user" 'regress_pgmc_user');
-\c -
-SET client_min_messages = warning;
-ALTER SERVER pgmc_loopback OPTIONS (ADD pool_size '2');
+SELECT * FROM pgmc.autonomous_query_on('options', $$SELECT coalesce(current_setting('options.state', true), '') = '', current_setting('options.reset', true)$$) AS t(state bool, reset text);
+
+-- ---- on the server that comes with the extension ----
+
+-- pg_dump wouldn't keep it
+ALTER SERVER pgmc_loopback OPTIONS (pool_size '1');
 ALTER SERVER pgmc_loopback OPTIONS (DROP pool_size);
--- taking things away is nothing that a dump could lose, nor are rights, which pg_dump keeps
-DROP USER MAPPING FOR regress_pgmc_user SERVER pgmc_loopback;
-GRANT USAGE ON FOREIGN SERVER pgmc_loopback TO regress_pgmc_user;
-REVOKE USAGE ON FOREIGN SERVER pgmc_loopback FROM regress_pgmc_user;
--- no other server warns
-CREATE SERVER options_s FOREIGN DATA WRAPPER pgmc OPTIONS (pool_size '2');
-CREATE USER MAPPING FOR regress_pgmc_user SERVER options_s;
-ALTER SERVER options_s OPTIONS (SET pool_size '1');
+CREATE USER MAPPING FOR CURRENT_USER SERVER pgmc_loopback;
+DROP USER MAPPING FOR CURRENT_USER SERVER pgmc_loopback;
 
-DROP SERVER options_s CASCADE;
-DROP ROLE regress_pgmc_owner, regress_pgmc_user;
-DROP FUNCTION try_command, try_server, try_mapping;
+-- ---- what is the superuser's to set ----
+
+CREATE ROLE regress_pgmc_options;
+ALTER SERVER options OPTIONS (DROP reset_query);
+GRANT USAGE ON FOREIGN DATA WRAPPER pgmc TO regress_pgmc_options;
+ALTER SERVER options OWNER TO regress_pgmc_options;
+SET ROLE regress_pgmc_options;
+ALTER SERVER options OPTIONS (passfile '/etc/passwd');
+\echo :SQLSTATE
+ALTER SERVER options OPTIONS (dsn 'service=x');
+\echo :SQLSTATE
+CREATE USER MAPPING FOR regress_pgmc_options SERVER options OPTIONS (password_required 'false');
+\echo :SQLSTATE
+CREATE USER MAPPING FOR regress_pgmc_options SERVER options OPTIONS (sslkey '/etc/ssl/key');
+\echo :SQLSTATE
+
+-- Nobody becomes somebody else without a password: not by a mapping, not by a server elsewhere.
+ALTER SERVER options OPTIONS (ADD host '127.0.0.1');
+SELECT pgmc.acquire('options');
+\echo :SQLSTATE
+ALTER SERVER options OPTIONS (DROP host);
+RESET ROLE;
+SELECT format('CREATE USER MAPPING FOR regress_pgmc_options SERVER options OPTIONS ("user" %L)', current_user) AS command \gset
+SET ROLE regress_pgmc_options;
+:command;
+SELECT pgmc.acquire('options');
+\echo :SQLSTATE
+RESET ROLE;
+SET client_min_messages = warning;
+DROP SERVER options CASCADE;
+DROP OWNED BY regress_pgmc_options;
+DROP ROLE regress_pgmc_options;
+
+SELECT pgmc.release_all(), pgmc.close();
+DROP FUNCTION options_refused;
