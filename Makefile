@@ -16,6 +16,7 @@ OBJS = \
 	src/deadlock.o \
 	src/hooks.o \
 	src/launch.o \
+	src/netcancel.o \
 	src/options.o \
 	src/params.o \
 	src/pgmc.o \

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "netcancel.h"
 #include "remote.h"
 
 /* how often a statement that goes on is cancelled again, and how long */
@@ -104,6 +105,7 @@ struct PgmcRemote
 	TimestampTz connect_deadline;
 	TimestampTz cancel_next;	/* 0: nothing is being cancelled */
 	TimestampTz cancel_give_up;
+	PgmcNetCancel *net_cancel;	/* one on its way over the network, or NULL */
 	TimestampTz retry_at;		/* to resolve a commit in doubt, 0: none */
 	bool		eof;			/* libpq has seen the end of the connection */
 	bool		drained;		/* and has given all that came before it */
@@ -249,6 +251,20 @@ pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline)
 }
 
 int
+pgmc_remote_cancel_socket(const PgmcRemote *remote, uint32 *events)
+{
+	return remote->net_cancel == NULL ? PGINVALID_SOCKET :
+		pgmc_netcancel_socket(remote->net_cancel, events);
+}
+
+void
+pgmc_remote_cancel_ready(PgmcRemote *remote)
+{
+	if (remote->net_cancel != NULL && pgmc_netcancel_advance(remote->net_cancel))
+		remote->net_cancel = NULL;
+}
+
+int
 pgmc_remote_backend_pid(const PgmcRemote *remote)
 {
 	return remote->backend_pid;
@@ -359,6 +375,9 @@ pgmc_remote_close(PgmcRemote *remote)
 {
 	end_backend(remote);
 	clear_row(remote);
+	if (remote->net_cancel != NULL)
+		pgmc_netcancel_free(remote->net_cancel);
+	remote->net_cancel = NULL;
 	if (remote->conn != NULL)
 		PQfinish(remote->conn);
 	if (remote->has_fd)
@@ -937,25 +956,30 @@ pgmc_remote_cancel(PgmcRemote *remote)
 }
 
 /*
- * A backend of this cluster is signalled.  Elsewhere the only cancel that
- * can't block is to close the socket.
+ * A backend of this cluster is signalled.  Elsewhere a cancel is sent over the
+ * network; where libpq can't do that without blocking, the socket is closed.
  */
 static void
 cancel_now(PgmcRemote *remote)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!remote->same_cluster)
-	{
-		set_error(remote, 0, "connection was closed to cancel its statement");
-		lose(remote);
-		return;
-	}
 	if (remote->cancel_give_up == 0)
 		remote->cancel_give_up = TimestampTzPlusMilliseconds(now, CANCEL_GIVE_UP_MS);
 	remote->cancel_next = TimestampTzPlusMilliseconds(now, CANCEL_EVERY_MS);
-	if (BackendPidGetProc(remote->backend_pid) != NULL)
-		kill(-remote->backend_pid, SIGINT);
+	if (remote->same_cluster)
+	{
+		if (BackendPidGetProc(remote->backend_pid) != NULL)
+			kill(-remote->backend_pid, SIGINT);
+		return;
+	}
+	if (remote->net_cancel == NULL)
+		remote->net_cancel = pgmc_netcancel_begin(remote->conn, remote->context);
+	if (remote->net_cancel == NULL)
+	{
+		set_error(remote, 0, "connection was closed to cancel its statement");
+		lose(remote);
+	}
 }
 
 /* ---- sending ---- */
@@ -1440,7 +1464,7 @@ advance_task(PgmcRemote *remote)
 			if (!take_result(remote))
 				return;
 		}
-		else if (task->asking)
+		else if (task->asking || remote->net_cancel != NULL)
 			return;
 		else if (task->answered)
 			begin_answered(task);

@@ -69,6 +69,12 @@ extern uint64 pgmc_remote_serial(const PgmcRemote *remote);
  */
 extern uint32 pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline);
 
+/* a second socket to wait for, or PGINVALID_SOCKET: a cancel on its way */
+extern int	pgmc_remote_cancel_socket(const PgmcRemote *remote, uint32 *events);
+
+/* That socket has had an event; to be followed by advance. */
+extern void pgmc_remote_cancel_ready(PgmcRemote *remote);
+
 extern int	pgmc_remote_backend_pid(const PgmcRemote *remote);
 extern bool pgmc_remote_same_cluster(const PgmcRemote *remote);
 extern bool pgmc_remote_used_password(const PgmcRemote *remote);

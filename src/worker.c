@@ -92,7 +92,9 @@ typedef struct Slot
 	uint64		serial;			/* of the PGconn that the socket is of */
 	uint32		events;
 	int			position;		/* in the wait set, -1: not in it */
+	int			cancel_position;	/* of a cancel's socket, -1: none */
 	bool		ready;			/* its socket had an event */
+	bool		cancel_ready;	/* so had that of a cancel */
 	TimestampTz deadline;
 } Slot;
 
@@ -641,6 +643,9 @@ serve(int i, bool attention)
 	bool		again = true;
 
 	slot->ready = false;
+	if (slot->cancel_ready)
+		pgmc_remote_cancel_ready(slot->remote);
+	slot->cancel_ready = false;
 	if (attention)
 		follow_registry(i);
 	if (lease_deadline(slot) != 0 && GetCurrentTimestamp() >= lease_deadline(slot))
@@ -687,6 +692,7 @@ init_slot(int i)
 	slot->remote = pgmc_remote_create(context);
 	slot->socket = PGINVALID_SOCKET;
 	slot->position = -1;
+	slot->cancel_position = -1;
 	initStringInfo(&slot->out);
 	MemoryContextSwitchTo(old);
 	slots[i] = slot;
@@ -736,7 +742,7 @@ needs_service(int i, TimestampTz now)
 
 	if (slot == NULL)
 		return pgmc_channel_stirs(pgmc_registry_channel(i));
-	if (slot->ready || pgmc_channel_stirs(pgmc_registry_channel(i)))
+	if (slot->ready || slot->cancel_ready || pgmc_channel_stirs(pgmc_registry_channel(i)))
 		return true;
 
 	if (slot->deadline != 0 && now >= slot->deadline)
@@ -848,11 +854,14 @@ wait_set_current(void)
 	{
 		Slot	   *slot = slots[i];
 		uint32		wants;
+		uint32		events;
 
 		if (slot == NULL)
 			continue;
 		wants = pgmc_remote_wants(slot->remote, &slot->deadline);
-		if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING)
+		if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING ||
+			pgmc_remote_cancel_socket(slot->remote, &events) != PGINVALID_SOCKET ||
+			slot->cancel_position >= 0)
 			return false;		/* libpq may have changed its socket */
 		if (pgmc_remote_socket(slot->remote) != slot->socket ||
 			pgmc_remote_serial(slot->remote) != slot->serial ||
@@ -871,13 +880,15 @@ rebuild_wait_set(void)
 		FreeWaitEventSet(wait_set);
 	for (int i = 0; i < nslots; i++)
 		if (slots[i] != NULL)
-			n++;
+			n += 2;
 	wait_set = pgmc_wait_set_create(n);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	for (int i = 0; i < nslots; i++)
 	{
 		Slot	   *slot = slots[i];
+		pgsocket	cancel;
+		uint32		events;
 
 		if (slot == NULL)
 			continue;
@@ -888,6 +899,9 @@ rebuild_wait_set(void)
 		if (slot->events != 0 && slot->socket != PGINVALID_SOCKET)
 			slot->position = AddWaitEventToSet(wait_set, slot->events,
 											   slot->socket, NULL, slot);
+		cancel = pgmc_remote_cancel_socket(slot->remote, &events);
+		slot->cancel_position = cancel == PGINVALID_SOCKET ? -1 :
+			AddWaitEventToSet(wait_set, events, cancel, NULL, slot);
 	}
 }
 
@@ -928,6 +942,15 @@ next_timeout(TimestampTz now, TimestampTz deadline)
 }
 
 static void
+note_event(Slot *slot, int position)
+{
+	if (position == slot->cancel_position)
+		slot->cancel_ready = true;
+	else
+		slot->ready = true;
+}
+
+static void
 wait_for_work(long timeout, uint32 wait_event)
 {
 	WaitEvent	events[MAX_EVENTS];
@@ -939,7 +962,7 @@ wait_for_work(long timeout, uint32 wait_event)
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
 		else if (events[i].user_data != NULL)
-			((Slot *) events[i].user_data)->ready = true;
+			note_event(events[i].user_data, events[i].pos);
 	}
 }
 
