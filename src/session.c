@@ -31,6 +31,7 @@
 #include "session.h"
 #include "settings.h"
 #include "talk.h"
+#include "transfer.h"
 
 /* how long a call waits for a recovery that it didn't ask for */
 #define RECOVERY_PATIENCE_MS	1000
@@ -344,7 +345,7 @@ raise_not_connected(const char *srvname, int sqlstate, const char *reason)
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("could not connect to server \"%s\"", srvname),
-			 errdetail_internal("%s", reason),
+			 errdetail_internal("%s", pgmc_transfer_clean(reason)),
 			 sqlstate == ERRCODE_TOO_MANY_CONNECTIONS ?
 			 errhint("Raise \"max_connections\" of the server it connects to, or close other connections.") : 0));
 	pg_unreachable();
@@ -843,7 +844,7 @@ raise_lost(const PgmcHold *hold, const PgmcFields *error)
 			 errmsg("connection of server \"%s\" was lost",
 					NameStr(hold->srvname)),
 			 error->message && error->message[0] != '\0' ?
-			 errdetail_internal("%s", error->message) : 0,
+			 errdetail_internal("%s", pgmc_transfer_clean(error->message)) : 0,
 			 strcmp(s, "08007") == 0 ?
 			 errhint("It is not known whether the transaction was committed.") :
 			 hold->scope == PGMC_SCOPE_CALL ? 0 :

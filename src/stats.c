@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "registry.h"
 #include "server.h"
+#include "transfer.h"
 
 PG_FUNCTION_INFO_V1(pgmc_get_connections);
 
@@ -63,7 +64,7 @@ add_name(Row *row, const char *value)
 	Name		name = palloc0(NAMEDATALEN);
 
 	if (value != NULL)
-		namestrcpy(name, value);
+		namestrcpy(name, pgmc_transfer_clean(value));
 	add_value(row, NameGetDatum(name), value == NULL);
 }
 
@@ -72,7 +73,7 @@ add_text(Row *row, const char *value)
 {
 	bool		isnull = value == NULL || value[0] == '\0';
 
-	add_value(row, isnull ? (Datum) 0 : CStringGetTextDatum(value), isnull);
+	add_value(row, isnull ? (Datum) 0 : CStringGetTextDatum(pgmc_transfer_clean(value)), isnull);
 }
 
 /* May the current user see more of this connection than that it is there? */

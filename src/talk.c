@@ -21,6 +21,7 @@
 #include "registry.h"
 #include "result.h"
 #include "talk.h"
+#include "transfer.h"
 
 /* how long a process that shall end waits for the outcome of a commit */
 #define DIE_PATIENCE_MS	5000
@@ -71,7 +72,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 			 errmsg("connection of server \"%s\" was lost",
 					NameStr(hold->srvname)),
 			 slot.last_error[0] != '\0' ?
-			 errdetail_internal("%s", slot.last_error) : 0,
+			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
 			 errhint("Release it and acquire it again.")));
 }
 

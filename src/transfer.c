@@ -167,3 +167,20 @@ pgmc_transfer_end_settings(int nestlevel)
 {
 	AtEOXact_GUC(true, nestlevel);
 }
+
+char *
+pgmc_transfer_clean(const char *message)
+{
+	char	   *clean = pstrdup(message);
+	int			length = strlen(clean);
+	int			valid = pg_encoding_verifymbstr(GetDatabaseEncoding(), clean,
+												length);
+
+	/* the last character was cut */
+	if (length - valid < pg_database_encoding_max_length())
+		clean[valid] = '\0';
+	for (char *p = clean + Min(valid, length); *p != '\0'; p++)
+		if (IS_HIGHBIT_SET(*p))
+			*p = '?';
+	return clean;
+}

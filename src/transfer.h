@@ -36,4 +36,10 @@ extern int	pgmc_transfer_begin_reading(const PgmcDescribe *desc);
 extern int	pgmc_transfer_begin_writing(void);
 extern void pgmc_transfer_end_settings(int nestlevel);
 
+/*
+ * A message that was kept in shared memory, perhaps cut, perhaps by a session
+ * of a database in another encoding: what can be shown of it here.
+ */
+extern char *pgmc_transfer_clean(const char *message);
+
 #endif							/* PGMC_TRANSFER_H */
