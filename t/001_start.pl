@@ -24,7 +24,7 @@ sub no_worker
 
 # ---- created on a running server ----
 
-$admin->value('CREATE SCHEMA pgmc; CREATE EXTENSION pgmc');
+$admin->value('CREATE EXTENSION pgmc');
 is($admin->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pgmc worker'"),
 	0, 'no worker before the first acquire');
 

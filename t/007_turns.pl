@@ -98,6 +98,16 @@ $_->result for @s;
 is( $admin->value("SELECT string_agg(who::text, ' ' ORDER BY id) FROM turns WHERE who >= 1000"),
 	join(' ', map { 1000 + $_ } 0 .. $#s), 'first come, first served');
 
+# the error of one that gives up tells its place
+$holder->value('SELECT pgmc.acquire()');
+$s[0]->send('SELECT pgmc.acquire()');
+is_waiting($admin, 1);
+is_state($s[1], "SELECT pgmc.acquire(timeout => '50 ms')", '55P03', 'time-out of the second in the queue');
+like($s[1]->{err}, qr/DETAIL:  Process $holder->{pid} .* this session is number 2 in the queue/,
+	'and its place');
+$holder->value('SELECT pgmc.release()');
+$s[0]->ok('the first gets it');
+
 # ---- as many waiters as the server has room for ----
 
 $_->quit for @s;

@@ -90,7 +90,6 @@ for my $what (sort keys %command)
 	$admin->run("DROP DATABASE IF EXISTS $_") for 'd', 'e', 'f';
 	$admin->value('CREATE DATABASE d');
 	my $there = session($node, db => 'd');
-	$there->value('CREATE SCHEMA pgmc');
 	$there->value('CREATE EXTENSION pgmc');
 	is_free($there, "before $what");
 	$there->quit;

@@ -37,7 +37,7 @@ restart_after_crash = on
 log_min_messages = warning
 END
 	$node->start;
-	$node->safe_psql('postgres', 'CREATE SCHEMA IF NOT EXISTS pgmc; CREATE EXTENSION pgmc')
+	$node->safe_psql('postgres', 'CREATE EXTENSION pgmc')
 	  unless $opt{plain};
 	return $node;
 }
