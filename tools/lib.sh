@@ -69,7 +69,8 @@ root_sh() {
 }
 
 # A new server package makes a cluster "main" and starts it, and might start others that are
-# stopped. While we install, a temporary file for each tells Debian's scripts not to.
+# stopped; pgbouncer's would be started, too. While we install, a temporary file for each tells
+# Debian's scripts not to.
 keep_clusters_still() {
 	settings=/etc/postgresql-common/createcluster.d
 	apt_undo="rm -f $settings/pgmc-temporary.conf
@@ -105,7 +106,7 @@ install_packages() {
 		die "this would upgrade the PostgreSQL server and restart its clusters, please do that first: apt-get install $missing"
 	fi
 	case " $missing" in
-		*' postgresql-'[0-9]*) keep_clusters_still ;;
+		*' postgresql-'[0-9]* | *' pgbouncer '*) keep_clusters_still ;;
 	esac
 	# The mirror may have newer versions by now than the lists say: then once more
 	# shellcheck disable=SC2086
