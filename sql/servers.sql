@@ -46,7 +46,9 @@ SELECT pgmc.describe('servers_d');
 SELECT pgmc.is_closed('servers_d'), pgmc.transaction_status('servers_d') IS NULL AS no_status;
 ALTER SERVER servers_d OPTIONS (SET dsn '', DROP dbname, DROP application_name, ADD hostaddr '127.0.0.1', ADD port '1');
 SELECT regexp_replace(pgmc.describe('servers_d'), 'dbname=\S+', 'dbname=D');
+SET client_min_messages = warning;	-- the NOTICE names the superuser
 DROP SERVER servers_d CASCADE;
+RESET client_min_messages;
 
 -- ---- pool_size ----
 
@@ -177,9 +179,9 @@ SELECT * FROM pgmc.query('SELECT current_setting(''application_name'')') AS t(na
 SELECT pgmc.commit(), pgmc.release();
 SELECT count(*) FROM look();
 -- a mapping makes another key
-CREATE ROLE regress_pgmc_login LOGIN SUPERUSER;
+CREATE ROLE regress_pgmc_login LOGIN SUPERUSER PASSWORD 'regress_pgmc_pw';
 SELECT pgmc.autonomous_on('servers_s', 'INSERT INTO servers_t VALUES (100)');
-CREATE USER MAPPING FOR CURRENT_USER SERVER servers_s OPTIONS ("user" 'regress_pgmc_login');
+CREATE USER MAPPING FOR CURRENT_USER SERVER servers_s OPTIONS ("user" 'regress_pgmc_login', password 'regress_pgmc_pw');
 SELECT u FROM pgmc.autonomous_query_on('servers_s', 'SELECT CURRENT_USER') AS t(u name);
 DROP USER MAPPING FOR CURRENT_USER SERVER servers_s;
 SELECT u = CURRENT_USER AS own FROM pgmc.autonomous_query_on('servers_s', 'SELECT CURRENT_USER') AS t(u name);
