@@ -168,6 +168,45 @@ CREATE FUNCTION get_connections(
 
 CREATE VIEW connections AS SELECT * FROM get_connections();
 
+-- ---- what \d+ says ----
+
+COMMENT ON FOREIGN DATA WRAPPER pgmc IS 'managed connections, shared by many sessions';
+COMMENT ON FUNCTION fdw_validator(text[], oid) IS 'checks options of servers and user mappings';
+COMMENT ON FUNCTION acquire(name, interval) IS 'take the hold of a server''s connection until it is released';
+COMMENT ON FUNCTION acquire_xact(name, interval) IS 'take the hold of a server''s connection until the transaction ends';
+COMMENT ON FUNCTION try_acquire(name) IS 'acquire without waiting: false if another session has it';
+COMMENT ON FUNCTION try_acquire_xact(name) IS 'acquire_xact without waiting: false if another session has it';
+COMMENT ON FUNCTION release(name, boolean) IS 'end a hold; an open transaction is rolled back and is an error';
+COMMENT ON FUNCTION release_all() IS 'end all holds of the session; open transactions are rolled back';
+COMMENT ON FUNCTION execute(text) IS 'run a command in the innermost hold; number of rows';
+COMMENT ON FUNCTION execute(text, "any") IS 'run a command with parameters in the innermost hold; number of rows';
+COMMENT ON FUNCTION execute_on(name, text) IS 'run a command in the hold of a server; number of rows';
+COMMENT ON FUNCTION execute_on(name, text, "any") IS 'run a command with parameters in the hold of a server; number of rows';
+COMMENT ON FUNCTION execute_many(text, "any") IS 'run a command for each set of parameters';
+COMMENT ON FUNCTION query(text) IS 'run a command in the innermost hold; its rows';
+COMMENT ON FUNCTION query(text, "any") IS 'run a command with parameters in the innermost hold; its rows';
+COMMENT ON FUNCTION query_on(name, text) IS 'run a command in the hold of a server; its rows';
+COMMENT ON FUNCTION query_on(name, text, "any") IS 'run a command with parameters in the hold of a server; its rows';
+COMMENT ON FUNCTION commit(name) IS 'commit the transaction of a hold';
+COMMENT ON FUNCTION rollback(name) IS 'roll back the transaction of a hold';
+COMMENT ON FUNCTION set_autocommit(boolean, name) IS 'whether each command of a hold is a transaction of its own';
+COMMENT ON FUNCTION autonomous(text) IS 'run a command as a transaction of its own; number of rows';
+COMMENT ON FUNCTION autonomous(text, "any") IS 'run a command with parameters as a transaction of its own; number of rows';
+COMMENT ON FUNCTION autonomous_on(name, text) IS 'run a command as a transaction of its own on a server; number of rows';
+COMMENT ON FUNCTION autonomous_on(name, text, "any") IS 'run a command with parameters as a transaction of its own on a server; number of rows';
+COMMENT ON FUNCTION autonomous_query(text) IS 'run a command as a transaction of its own; its rows';
+COMMENT ON FUNCTION autonomous_query(text, "any") IS 'run a command with parameters as a transaction of its own; its rows';
+COMMENT ON FUNCTION autonomous_query_on(name, text) IS 'run a command as a transaction of its own on a server; its rows';
+COMMENT ON FUNCTION autonomous_query_on(name, text, "any") IS 'run a command with parameters as a transaction of its own on a server; its rows';
+COMMENT ON PROCEDURE run(text, name) IS 'commit, then run a command that waits for older snapshots';
+COMMENT ON FUNCTION transaction_status(name) IS 'transaction status of a connection; NULL if closed';
+COMMENT ON FUNCTION is_closed(name) IS 'whether a connection is closed';
+COMMENT ON FUNCTION describe(name) IS 'where a server leads, and how its connection stands';
+COMMENT ON FUNCTION close(name) IS 'close the idle connections of a server';
+COMMENT ON FUNCTION stop_worker() IS 'end the worker and all managed connections';
+COMMENT ON FUNCTION get_connections() IS 'rows of the view connections';
+COMMENT ON VIEW connections IS 'managed connections of the cluster';
+
 -- ---- rights: whoever may use a server may use these ----
 
 GRANT USAGE ON SCHEMA pgmc TO PUBLIC;
