@@ -12,6 +12,7 @@ MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
 	src/channel.o \
+	src/command.o \
 	src/cycle.o \
 	src/deadlock.o \
 	src/hooks.o \
@@ -39,6 +40,7 @@ DATA = src/pgmc--1.0.sql
 
 # What each server-free test t/unit/NAME_test.c is compiled together with
 UNIT_wire = src/wire.c
+UNIT_command = src/command.c
 UNIT_deadlock = src/deadlock.c
 
 # Where this file is: another directory than the current one in a VPATH build

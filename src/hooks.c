@@ -95,6 +95,11 @@ warn_about_loopback(Oid serverid, const char *what)
 static void
 object_dropped(Oid class_id, Oid object_id)
 {
+	if (class_id != ForeignServerRelationId &&
+		class_id != UserMappingRelationId && class_id != AuthIdRelationId)
+		return;
+	if (!pgmc_registry_attach_existing())
+		return;
 	if (class_id == ForeignServerRelationId)
 		pgmc_registry_close_matching(MyDatabaseId, object_id, InvalidOid, NULL);
 	else if (class_id == UserMappingRelationId)

@@ -178,6 +178,14 @@ pgmc_registry_attach(void)
 }
 
 bool
+pgmc_registry_attach_existing(void)
+{
+	if (reg == NULL)
+		reg = pgmc_static_attach(registry_size(), NULL);
+	return reg != NULL;
+}
+
+bool
 pgmc_registry_current(void)
 {
 	return pgmc_static_current();
@@ -978,8 +986,6 @@ void
 pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 							 const char *login)
 {
-	if (reg == NULL)
-		return;
 	lock(LW_EXCLUSIVE);
 	for (int i = 0; i < reg->high_water; i++)
 	{

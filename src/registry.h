@@ -144,6 +144,9 @@ typedef struct PgmcSlot
 /* Attach the registry; cheap when done already.  Raises as static_area.h says. */
 extern void pgmc_registry_attach(void);
 
+/* The same, unless nobody has made it yet; then there is nothing in it: false. */
+extern bool pgmc_registry_attach_existing(void);
+
 /* Is it still the one that new sessions use?  See pgmc_static_current. */
 extern bool pgmc_registry_current(void);
 

@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "command.h"
 #include "compat.h"
 #include "netcancel.h"
 #include "remote.h"
@@ -786,31 +787,12 @@ reset_due(const PgmcRemote *remote, uint64 session)
 		remote->reset_query[0] != '\0';
 }
 
-/* Could this be more than one command?  A semicolon inside a literal is, too. */
-static bool
-may_be_several(const char *command)
-{
-	const char *semicolon = strchr(command, ';');
-
-	return semicolon != NULL &&
-		semicolon[1 + strspn(semicolon + 1, " \t\n\r\f\v")] != '\0';
-}
-
-/* COPY can't be left in an orderly way in pipeline mode. */
-static bool
-may_be_copy(const char *command)
-{
-	command += strspn(command, " \t\n\r\f\v(");
-	return pg_strncasecmp(command, "copy", 4) == 0 ||
-		(command[0] == '-' && command[1] == '-') ||
-		(command[0] == '/' && command[1] == '*');
-}
-
 static bool
 needs_simple_protocol(const PgmcExecute *exec)
 {
+	/* COPY can't be left in an orderly way in pipeline mode */
 	return exec->nparams == 0 &&
-		(may_be_several(exec->command) || may_be_copy(exec->command));
+		(pgmc_command_may_be_several(exec->command) || pgmc_command_may_be_copy(exec->command));
 }
 
 void
@@ -824,7 +806,7 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 	task->flags = flags;
 	task->exec = exec;
 	task->pipelined = !needs_simple_protocol(exec) &&
-		!(reset_due(remote, exec->session) && may_be_several(remote->reset_query));
+		!(reset_due(remote, exec->session) && pgmc_command_may_be_several(remote->reset_query));
 	if (reset_due(remote, exec->session))
 		add_step(task, STEP_RESET);
 	if ((flags & PGMC_EXEC_BEGIN) &&

@@ -123,6 +123,11 @@ pgmc_static_attach(Size size, PgmcSegmentInit init)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a newer library of pgmc is in use on this server"),
 				 errhint("Reconnect, so that this session loads the new library.")));
+	if (area->layout < PGMC_LAYOUT && init == NULL)
+	{
+		LWLockRelease(&area->lock);
+		return NULL;
+	}
 	if (area->layout < PGMC_LAYOUT)
 		create_segment(size, init);
 	else

@@ -1,0 +1,139 @@
+/*
+ * command.c
+ *		A look at the text of a command, without parsing it.  Pure.
+ *
+ * The scanner knows what may hide a semicolon: literals, quoted names, dollar
+ * quotes and comments.  Each skip function gets a pointer to the beginning of
+ * one and returns where it ends, or NULL if it can't tell.
+ */
+#ifdef PGMC_UNIT
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include "command.h"
+
+#define SPACES	" \t\n\r\f\v"
+
+/*
+ * A literal or a quoted name.  A doubled quote looks like the end of one and
+ * the beginning of the next, which comes to the same.  After a backslash only
+ * the server knows whether a quote ends the literal.
+ */
+static const char *
+skip_quoted(const char *p)
+{
+	char		quote = *p++;
+
+	for (; *p != '\0'; p++)
+	{
+		if (*p == quote)
+			return p + 1;
+		if (*p == '\\' && quote == '\'')
+			return NULL;
+	}
+	return NULL;
+}
+
+static const char *
+skip_line_comment(const char *p)
+{
+	return p + strcspn(p, "\r\n");
+}
+
+/* these nest */
+static const char *
+skip_block_comment(const char *p)
+{
+	int			depth = 0;
+
+	while (*p != '\0')
+	{
+		if (p[0] == '/' && p[1] == '*')
+		{
+			depth++;
+			p += 2;
+		}
+		else if (p[0] == '*' && p[1] == '/')
+		{
+			p += 2;
+			if (--depth == 0)
+				return p;
+		}
+		else
+			p++;
+	}
+	return NULL;
+}
+
+static bool
+in_identifier(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+		(c >= '0' && c <= '9') || ((unsigned char) c & 0x80) != 0;
+}
+
+/* a dollar quote, or just the dollar of a parameter or of a name */
+static const char *
+skip_dollar(const char *start, const char *p)
+{
+	const char *tag_end = p + 1;
+	const char *end;
+	size_t		tag;
+
+	if (p > start && (in_identifier(p[-1]) || p[-1] == '$'))
+		return p + 1;
+	if (*tag_end >= '0' && *tag_end <= '9')
+		return p + 1;
+	while (in_identifier(*tag_end))
+		tag_end++;
+	if (*tag_end != '$')
+		return p + 1;
+	tag = tag_end + 1 - p;
+	for (end = tag_end + 1; *end != '\0'; end++)
+		if (strncmp(end, p, tag) == 0)
+			return end + tag;
+	return NULL;
+}
+
+/* Go past one thing that is no semicolon; NULL: can't tell what it is. */
+static const char *
+skip_one(const char *start, const char *p)
+{
+	if (*p == '\'' || *p == '"')
+		return skip_quoted(p);
+	if (*p == '$')
+		return skip_dollar(start, p);
+	if (p[0] == '-' && p[1] == '-')
+		return skip_line_comment(p);
+	if (p[0] == '/' && p[1] == '*')
+		return skip_block_comment(p);
+	return p + 1;
+}
+
+bool
+pgmc_command_may_be_several(const char *command)
+{
+	const char *p = command;
+
+	if (strchr(command, ';') == NULL)
+		return false;
+	while (*p != '\0' && *p != ';')
+	{
+		p = skip_one(command, p);
+		if (p == NULL)
+			return true;
+	}
+
+	/* behind the semicolon there may be white space and semicolons only */
+	return p[strspn(p, SPACES ";")] != '\0';
+}
+
+bool
+pgmc_command_may_be_copy(const char *command)
+{
+	command += strspn(command, SPACES "(;");
+	return pg_strncasecmp(command, "copy", 4) == 0 ||
+		strncmp(command, "--", 2) == 0 || strncmp(command, "/*", 2) == 0;
+}

@@ -1,0 +1,18 @@
+/*
+ * command.h
+ *		A look at the text of a command, without parsing it.  Pure.
+ */
+#ifndef PGMC_COMMAND_H
+#define PGMC_COMMAND_H
+
+/*
+ * May this string hold more than one command?  False is certain; true may be
+ * wrong, for the look is one of a scanner, and a short-sighted one where the
+ * meaning of a backslash depends on a setting.
+ */
+extern bool pgmc_command_may_be_several(const char *command);
+
+/* May this be a COPY, or is it hidden behind a comment what it is? */
+extern bool pgmc_command_may_be_copy(const char *command);
+
+#endif							/* PGMC_COMMAND_H */

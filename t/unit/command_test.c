@@ -1,0 +1,72 @@
+/*
+ * command_test.c
+ *		What the scanner takes for one command, and what for several.
+ */
+#include "postgres_fe.h"
+
+#include "command.h"
+
+static int	number = 0;
+static bool all_ok = true;
+
+static void
+several(const char *command, bool expected)
+{
+	bool		got = pgmc_command_may_be_several(command);
+
+	printf("%sok %d - %s: ", got == expected ? "" : "not ", ++number,
+		   expected ? "may be several" : "one");
+	for (const char *p = command; *p != '\0'; p++)
+		putchar(*p == '\n' ? ' ' : *p == '#' ? 'H' : *p);
+	putchar('\n');
+	all_ok = all_ok && got == expected;
+}
+
+static void
+copy(const char *command, bool expected)
+{
+	bool		got = pgmc_command_may_be_copy(command);
+
+	printf("%sok %d - copy: %s\n", got == expected ? "" : "not ", ++number, command);
+	all_ok = all_ok && got == expected;
+}
+
+int
+main(void)
+{
+	several("", false);
+	several("SELECT 1", false);
+	several("SELECT 1;", false);
+	several("SELECT 1; \n\t;", false);
+	several("SELECT 1; SELECT 2", true);
+	several("SELECT 1;SELECT 2;", true);
+	several("SELECT ';'", false);
+	several("SELECT 'it''s; this'", false);
+	several("SELECT 'a'; SELECT 'b'", true);
+	several("SELECT \"a;b\" FROM t", false);
+	several("SELECT \"a\"\"b\"; SELECT 1", true);
+	several("SELECT E'\\'; SELECT 1 --'", true);
+	several("SELECT '\\'; SELECT 1", true);
+	several("SELECT ';\\x'", true); /* can't tell, so it says so */
+	several("DO $$ BEGIN PERFORM 1; END $$", false);
+	several("DO $a$ BEGIN PERFORM $$;$$; END $a$; SELECT 1", true);
+	several("DO $a$ ; $b$ ; $a$", false);
+	several("DO $a$ ; $a", true);
+	several("SELECT $1; SELECT $2", true);
+	several("SELECT a$b$c; SELECT d$b$", true);
+	several("SELECT 1 -- ; not here\n", false);
+	several("SELECT 1 -- ; not here\n; SELECT 2", true);
+	several("SELECT /* ; /* ; */ ; */ 1", false);
+	several("SELECT /* ; /* ; */ ; 1", true);
+	several("SELECT 1 /* ; */; /* behind */", true);
+	several("SELECT 'open ;", true);
+	several("SELECT '\xc3\xa4;'", false);
+	copy("COPY t TO STDOUT", true);
+	copy("  (copy", true);
+	copy("-- hidden\nCOPY t TO STDOUT", true);
+	copy("/* x */ SELECT 1", true);
+	copy("SELECT 1", false);
+	copy("", false);
+	printf("1..%d\n", number);
+	return all_ok ? 0 : 1;
+}
