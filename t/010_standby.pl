@@ -49,6 +49,9 @@ my $log = -s $primary->logfile;
 # each process that has caught up signals the next one, and logs it at this level
 $admin->value('ALTER SYSTEM SET log_min_messages = debug4');
 $admin->value('SELECT pg_reload_conf()');
+wait_for($_, "SELECT current_setting('log_min_messages') = 'debug4'") for $admin, $ddl;
+$admin->value('SELECT pgmc.close()');
+is_free($admin, 'with a loopback backend that logs it as well');
 $ddl->value("CREATE TABLE x (i int); DROP TABLE x;\n" x 2500);
 $admin->value('ALTER SYSTEM RESET log_min_messages');
 $admin->value('SELECT pg_reload_conf()');
