@@ -131,6 +131,7 @@ my $silent = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die
 my $silent_port = $silent->sockport;
 $admin->value("ALTER SERVER silent OPTIONS (ADD port '$silent_port')");
 $mapper = session($node);
+$mapper->value('SET debug_print_parse = off; SET debug_print_plan = off');
 $mapper->value("CREATE USER MAPPING FOR PUBLIC SERVER silent OPTIONS (password '$secret')");
 $mapper->value('SELECT 1');
 $mapper->quit;
@@ -161,9 +162,11 @@ is_deeply([ in_dynamic_memory() ], [], 'none after a request that nobody wanted 
 
 # ---- where it would be seen ----
 
+# (not in our own query, which is in pg_stat_activity and its shared memory)
+my $pattern = "'%' || 'Gehe1mn1s' || '$$' || '%'";
 for my $view ('pgmc.connections', 'pg_stat_activity', 'pg_settings', 'pg_foreign_server', 'pg_foreign_data_wrapper', 'pg_prepared_statements', 'pg_cursors')
 {
-	look($admin, "SELECT v::text FROM $view AS v WHERE v::text LIKE '%$secret%' AND v::text NOT LIKE '%' || 'LIKE' || '%'");
+	look($admin, "SELECT v::text FROM $view AS v WHERE v::text LIKE $pattern");
 	is($admin->{out}, '', "not in $view");
 }
 look($usage, "SELECT * FROM pg_user_mappings");
@@ -186,7 +189,7 @@ my $log = slurp_file($node->logfile, $log_from);
 # the statement of the user who made a mapping meanwhile, which the server logs in many ways
 my @lines = grep { /$secret/ } split /\n/, $log;
 cmp_ok(scalar(@lines), '>', 0, 'the log has what users wrote themselves');
-@lines = grep { !/CREATE USER MAPPING FOR PUBLIC SERVER silent|NOT LIKE '%' \|\| 'LIKE'/ } @lines;
+@lines = grep { !/CREATE USER MAPPING FOR PUBLIC SERVER silent/ } @lines;
 is_deeply(\@lines, [], 'and no other line with it');
 cmp_ok(length($log), '>', 100_000, 'though it is a long log');
 

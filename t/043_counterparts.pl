@@ -74,7 +74,7 @@ sub proxy
 
 	if ($child == 0)
 	{
-		$SIG{CHLD} = 'IGNORE';
+		@SIG{'CHLD', 'TERM', 'INT'} = ('IGNORE', 'DEFAULT', 'DEFAULT');
 		while (my $client = $listener->accept)
 		{
 			next if fork();
@@ -191,33 +191,57 @@ sub works
 	return;
 }
 
-# Cancel a call while it is running; its connection is closed, and nobody is signalled
+my $settled = "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 's' AND state <> 'idle'";
+
+# Wait until the worker has cancelled: by closing the connection, or where libpq can do it without
+# blocking, by asking the server, which refuses what is asked in the name of the victim.
+sub await_cancel
+{
+	my ($log_from) = @_;
+
+	for (1 .. 100 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if $admin->value($settled) eq 't'
+		  || slurp_file($node->logfile, $log_from) =~ /wrong key in cancel request for process $victim->{pid}/;
+		usleep(10_000);
+	}
+	die 'gave up waiting for a cancel';
+}
+
+# Run something there and stop it in this way; nobody else is signalled
+sub stops
+{
+	my ($how, $state, $name) = @_;
+	my $session = session($node);
+	my $log_from = -s $node->logfile;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 2;
+	$session->send("SELECT pgmc.acquire('s'), pgmc.execute('SELECT ''far'', pg_sleep(600)')");
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''far''%' AND wait_event = 'PgSleep'", 'the statement');
+	is($admin->value("SELECT xact_status FROM pgmc.connections WHERE srvname = 's'"), 'active', "$name: it is active");
+	$admin->value("SELECT $how($session->{pid})");
+	is_state($session, undef, $state, "$name: the call ends");
+	await_cancel($log_from);
+	is($admin->value("SELECT wait_event FROM pg_stat_activity WHERE pid = $victim->{pid}"), 'PgSleep', "$name: nobody else is signalled");
+
+	# one that was left running
+	$admin->value("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'SELECT ''far''%' AND pid <> pg_backend_pid() AND state = 'active'");
+	wait_for($admin, $settled, $name);
+	$session->quit;
+	is($admin->value("SELECT pgmc.autonomous_on('s', 'SELECT 1')"), '1', "$name: the next one");
+	return;
+}
+
 sub cancels
 {
 	my ($name) = @_;
 
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	$victim->send("SELECT 'victim', pg_sleep(600)");
 	wait_for($admin, "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $victim->{pid}", 'the victim');
-	$other->send("SELECT pgmc.acquire('s'), pgmc.execute('SELECT ''far'', pg_sleep(600)')");
-	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''far''%' AND wait_event = 'PgSleep'", 'the statement');
-	is($admin->value("SELECT xact_status FROM pgmc.connections WHERE srvname = 's'"), 'active', "$name: it is active");
-	$admin->value("SELECT pg_cancel_backend($other->{pid})");
-	is_state($other, undef, '57014', "$name: a cancelled call ends");
-	wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 's'", 'the connection is closed');
-	is($admin->value("SELECT wait_event FROM pg_stat_activity WHERE pid = $victim->{pid}"), 'PgSleep', "$name: nobody else was cancelled");
-
-	# the same, and the session ends
-	my $ending = session($node);
-	$ending->send("SELECT pgmc.acquire('s'), pgmc.execute('SELECT ''far'', pg_sleep(601)')");
-	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''far''%601%' AND wait_event = 'PgSleep'", 'the statement');
-	$admin->value("SELECT pg_terminate_backend($ending->{pid}, 10000)");
-	wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 's'", 'the connection is closed');
-	is($admin->value("SELECT wait_event FROM pg_stat_activity WHERE pid = $victim->{pid}"), 'PgSleep', "$name: nobody else was terminated");
-	$admin->value("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE 'SELECT ''far''%' AND pid <> pg_backend_pid()");
+	stops('pg_cancel_backend', '57014', "$name, cancel");
+	stops('pg_terminate_backend', '57P01', "$name, terminate");
 	$admin->value("SELECT pg_cancel_backend($victim->{pid})");
 	is_state($victim, undef, '57014', "$name: the victim could have been");
-	is($admin->value("SELECT pgmc.autonomous_on('s', 'SELECT 1')"), '1', "$name: the next one");
 	return;
 }
 
