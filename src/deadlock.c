@@ -225,8 +225,8 @@ is_youngest(const Picture *picture, const int *path, int length,
 }
 
 static bool
-same_circle(const Picture *first, const int *first_path,
-			const Picture *second, const int *second_path, int length)
+same_waits(const Picture *first, const int *first_path,
+		   const Picture *second, const int *second_path, int length)
 {
 	for (int i = 0; i < length; i++)
 		if (!same_wait(&first->processes[first_path[i]],
@@ -325,17 +325,22 @@ look(PgmcWait *wait)
 {
 	Picture    *first = draw_picture();
 	int		   *first_path = palloc(first->n * sizeof(int));
-	int			length = pgmc_find_cycle(first->nodes, first->n, first_path);
+	int			members;
+	int			length = pgmc_find_cycle(first->nodes, first->n, first_path,
+										 &members);
 	Picture    *second;
 	int		   *second_path;
+	int			second_members;
 
 	if (length == 0)
 		return;
 	second = draw_picture();
 	second_path = palloc(second->n * sizeof(int));
-	if (pgmc_find_cycle(second->nodes, second->n, second_path) == length &&
-		same_circle(first, first_path, second, second_path, length) &&
-		is_youngest(second, second_path, length, wait->since))
+	if (pgmc_find_cycle(second->nodes, second->n, second_path,
+						&second_members) == length &&
+		second_members == members &&
+		same_waits(first, first_path, second, second_path, members) &&
+		is_youngest(second, second_path, members, wait->since))
 		raise_deadlock(second, second_path, length);
 }
 
