@@ -10,61 +10,155 @@
 
 #include "cycle.h"
 
-#define NOT_IN	(-1)
+#define NO_WAY	(-1)
 
-/*
- * Does the node's condition hold of the set?  Returns the edge to go on along,
- * or NOT_IN.  next[n] is NOT_IN for nodes outside of the set.
- */
-static int
-follow(const PgmcNode *node, const int *next)
+/* Is the node stuck if those in the set are, and only those? */
+static bool
+is_stuck(const PgmcNode *node, const bool *set)
 {
-	int			found = NOT_IN;
+	for (int i = 0; i < node->nedges; i++)
+		if (set[node->edges[i]] != node->all)
+			return !node->all;
+	return node->all && node->nedges > 0;
+}
+
+/* Take those out of the set who can go on, those who then can, and so on. */
+static void
+take_out_free(const PgmcNode *nodes, int nnodes, bool *set)
+{
+	bool		changed = true;
+
+	while (changed)
+	{
+		changed = false;
+		for (int i = 0; i < nnodes; i++)
+		{
+			if (!set[i] || is_stuck(&nodes[i], set))
+				continue;
+			set[i] = false;
+			changed = true;
+		}
+	}
+}
+
+/* the edge of a node that leads nearest to node 0; NO_WAY: none does */
+static int
+nearest(const PgmcNode *node, const int *distance)
+{
+	int			best = NO_WAY;
 
 	for (int i = 0; i < node->nedges; i++)
 	{
-		bool		in = node->edges[i] == 0 || next[node->edges[i]] != NOT_IN;
+		int			to = node->edges[i];
 
-		if (in && !node->all)
-			return node->edges[i];
-		if (!in && node->all)
-			return NOT_IN;
-		if (in)
-			found = node->edges[i];
+		if (distance[to] != NO_WAY &&
+			(best == NO_WAY || distance[to] < distance[best]))
+			best = to;
 	}
-	return found;
+	return best;
+}
+
+/* How many steps is it from each node of the set to node 0, within the set? */
+static void
+measure_ways(const PgmcNode *nodes, int nnodes, const bool *set, int *distance)
+{
+	bool		changed = true;
+
+	for (int i = 0; i < nnodes; i++)
+		distance[i] = NO_WAY;
+	distance[0] = 0;
+	for (int d = 0; changed; d++)
+	{
+		changed = false;
+		for (int i = 1; i < nnodes; i++)
+		{
+			int			to = nearest(&nodes[i], distance);
+
+			/* what was found in this round is for the next one */
+			if (!set[i] || distance[i] != NO_WAY || to == NO_WAY ||
+				distance[to] != d)
+				continue;
+			distance[i] = d + 1;
+			changed = true;
+		}
+	}
+}
+
+/* Mark whom node 0 waits for, directly or not, within the set. */
+static void
+mark_reached(const PgmcNode *nodes, int nnodes, const bool *set, bool *reached)
+{
+	bool		changed = true;
+
+	memset(reached, 0, nnodes * sizeof(bool));
+	reached[0] = true;
+	while (changed)
+	{
+		changed = false;
+		for (int i = 0; i < nnodes; i++)
+			for (int k = 0; reached[i] && k < nodes[i].nedges; k++)
+			{
+				int			to = nodes[i].edges[k];
+
+				if (!set[to] || reached[to])
+					continue;
+				reached[to] = changed = true;
+			}
+	}
+}
+
+/* Take those out of the set who are in no circle with node 0; true: some were. */
+static bool
+take_out_strangers(const PgmcNode *nodes, int nnodes, bool *set)
+{
+	int		   *distance = palloc(nnodes * sizeof(int));
+	bool	   *reached = palloc(nnodes * sizeof(bool));
+	bool		any = false;
+
+	measure_ways(nodes, nnodes, set, distance);
+	mark_reached(nodes, nnodes, set, reached);
+	for (int i = 1; i < nnodes; i++)
+	{
+		if (!set[i] || (reached[i] && distance[i] != NO_WAY))
+			continue;
+		set[i] = false;
+		any = true;
+	}
+	pfree(distance);
+	pfree(reached);
+	return any;
+}
+
+bool
+pgmc_find_deadlock(const PgmcNode *nodes, int nnodes, bool *members)
+{
+	for (int i = 0; i < nnodes; i++)
+		members[i] = true;
+	do
+		take_out_free(nodes, nnodes, members);
+	while (members[0] && take_out_strangers(nodes, nnodes, members));
+	return members[0];
 }
 
 int
 pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path)
 {
-	int		   *next = palloc(nnodes * sizeof(int));
-	bool		changed = true;
+	bool	   *members = palloc(nnodes * sizeof(bool));
+	int		   *distance = palloc(nnodes * sizeof(int));
 	int			length = 0;
-	int			first;
 
-	for (int i = 0; i < nnodes; i++)
-		next[i] = NOT_IN;
-	while (changed)
+	if (pgmc_find_deadlock(nodes, nnodes, members))
 	{
-		changed = false;
-		for (int i = 1; i < nnodes; i++)
+		int			at = 0;
+
+		measure_ways(nodes, nnodes, members, distance);
+		do
 		{
-			if (next[i] != NOT_IN)
-				continue;
-			next[i] = follow(&nodes[i], next);
-			changed = changed || next[i] != NOT_IN;
-		}
-	}
-
-	first = follow(&nodes[0], next);
-	if (first != NOT_IN)
-	{
-		/* each step goes to a node that was in the set earlier, so this ends */
-		path[length++] = 0;
-		for (int at = first; at != 0; at = next[at])
 			path[length++] = at;
+			at = nearest(&nodes[at], distance);
+		} while (at != 0);
 	}
-	pfree(next);
+	pfree(members);
+	pfree(distance);
 	return length;
 }
