@@ -69,7 +69,7 @@ PG_CFLAGS = -Wall -Wextra -Werror \
 		-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes)
 endif
 
-unit_names := $(patsubst %_test,%,$(call test_names,t/unit,c))
+unit_names := $(patsubst %_test,%,$(filter %_test,$(call test_names,t/unit,c)))
 unit_programs := $(unit_names:%=t/unit/%_test)
 EXTRA_CLEAN = $(unit_programs)
 

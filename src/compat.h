@@ -43,6 +43,13 @@
 #define pgmc_procno(proc)	((proc)->pgprocno)
 #endif
 
+/* number of the transaction that a process is in; 0: none */
+#if PG_VERSION_NUM >= 170000
+#define pgmc_proc_lxid(proc)	((proc)->vxid.lxid)
+#else
+#define pgmc_proc_lxid(proc)	((proc)->lxid)
+#endif
+
 /* wait events have names of their own since 17; "Extension" before that */
 static inline uint32
 pgmc_wait_event_new(const char *name)

@@ -10,85 +10,22 @@
 
 #include "cycle.h"
 
-#define NOT_IN	(-1)
+#define NO_WAY	(-1)
 
-/*
- * Does the node's condition hold of the set?  Returns the edge to go on along,
- * or NOT_IN.  next[n] is NOT_IN for nodes outside of the set.
- */
-static int
-follow(const PgmcNode *node, const int *next)
-{
-	int			found = NOT_IN;
-
-	for (int i = 0; i < node->nedges; i++)
-	{
-		bool		in = node->edges[i] == 0 || next[node->edges[i]] != NOT_IN;
-
-		if (in && !node->all)
-			return node->edges[i];
-		if (!in && node->all)
-			return NOT_IN;
-		if (in)
-			found = node->edges[i];
-	}
-	return found;
-}
-
-/* The way back to node 0 by edges that are all of waits for node 0 */
-static int
-find_circle(const PgmcNode *nodes, int nnodes, int *path)
-{
-	int		   *next = palloc(nnodes * sizeof(int));
-	bool		changed = true;
-	int			length = 0;
-	int			first;
-
-	for (int i = 0; i < nnodes; i++)
-		next[i] = NOT_IN;
-	while (changed)
-	{
-		changed = false;
-		for (int i = 1; i < nnodes; i++)
-		{
-			if (next[i] != NOT_IN)
-				continue;
-			next[i] = follow(&nodes[i], next);
-			changed = changed || next[i] != NOT_IN;
-		}
-	}
-
-	first = follow(&nodes[0], next);
-	if (first != NOT_IN)
-	{
-		/* each step goes to a node that was in the set earlier, so this ends */
-		path[length++] = 0;
-		for (int at = first; at != 0; at = next[at])
-			path[length++] = at;
-	}
-	pfree(next);
-	return length;
-}
-
-/* Will this node go on if all those in the set do? */
+/* Is the node stuck if those in the set are, and only those? */
 static bool
-can_go_on(const PgmcNode *node, const bool *going)
+is_stuck(const PgmcNode *node, const bool *set)
 {
-	bool		any = node->nedges == 0;
-	bool		all = true;
-
 	for (int i = 0; i < node->nedges; i++)
-	{
-		any = any || going[node->edges[i]];
-		all = all && going[node->edges[i]];
-	}
-	return node->all ? any : all;
+		if (set[node->edges[i]] != node->all)
+			return !node->all;
+	return node->all && node->nedges > 0;
 }
 
-static bool *
-find_going(const PgmcNode *nodes, int nnodes)
+/* Take those out of the set who can go on, those who then can, and so on. */
+static void
+take_out_free(const PgmcNode *nodes, int nnodes, bool *set)
 {
-	bool	   *going = palloc0(nnodes * sizeof(bool));
 	bool		changed = true;
 
 	while (changed)
@@ -96,135 +33,132 @@ find_going(const PgmcNode *nodes, int nnodes)
 		changed = false;
 		for (int i = 0; i < nnodes; i++)
 		{
-			if (going[i] || !can_go_on(&nodes[i], going))
+			if (!set[i] || is_stuck(&nodes[i], set))
 				continue;
-			going[i] = changed = true;
+			set[i] = false;
+			changed = true;
 		}
 	}
-	return going;
 }
 
-/*
- * Nodes that node 0 waits for and that never go on, nearest first, itself at
- * the head; from[n] is the node on the way to n.  Returns how many.
- */
+/* the edge of a node that leads nearest to node 0; NO_WAY: none does */
 static int
-find_stuck(const PgmcNode *nodes, int nnodes, const bool *going, int *stuck,
-		   int *from)
+nearest(const PgmcNode *node, const int *distance)
 {
-	int			n = 0;
+	int			best = NO_WAY;
+
+	for (int i = 0; i < node->nedges; i++)
+	{
+		int			to = node->edges[i];
+
+		if (distance[to] != NO_WAY &&
+			(best == NO_WAY || distance[to] < distance[best]))
+			best = to;
+	}
+	return best;
+}
+
+/* How many steps is it from each node of the set to node 0, within the set? */
+static void
+measure_ways(const PgmcNode *nodes, int nnodes, const bool *set, int *distance)
+{
+	bool		changed = true;
 
 	for (int i = 0; i < nnodes; i++)
-		from[i] = NOT_IN;
-	from[0] = 0;
-	stuck[n++] = 0;
-	for (int i = 0; i < n; i++)
+		distance[i] = NO_WAY;
+	distance[0] = 0;
+	for (int d = 0; changed; d++)
 	{
-		const PgmcNode *node = &nodes[stuck[i]];
-
-		for (int k = 0; k < node->nedges; k++)
+		changed = false;
+		for (int i = 1; i < nnodes; i++)
 		{
-			int			to = node->edges[k];
+			int			to = nearest(&nodes[i], distance);
 
-			if (going[to] || from[to] != NOT_IN)
+			/* what was found in this round is for the next one */
+			if (!set[i] || distance[i] != NO_WAY || to == NO_WAY ||
+				distance[to] != d)
 				continue;
-			from[to] = stuck[i];
-			stuck[n++] = to;
+			distance[i] = d + 1;
+			changed = true;
 		}
 	}
-	return n;
 }
 
-/* Do all of these wait for node 0, directly or not? */
-static bool
-all_lead_back(const PgmcNode *nodes, int nnodes, const int *stuck, int n)
+/* Mark whom node 0 waits for, directly or not, within the set. */
+static void
+mark_reached(const PgmcNode *nodes, int nnodes, const bool *set, bool *reached)
 {
-	bool	   *back = palloc0(nnodes * sizeof(bool));
 	bool		changed = true;
-	int			count = 1;
 
-	back[0] = true;
+	memset(reached, 0, nnodes * sizeof(bool));
+	reached[0] = true;
 	while (changed)
 	{
 		changed = false;
-		for (int i = 1; i < n; i++)
-		{
-			const PgmcNode *node = &nodes[stuck[i]];
-			bool		leads = false;
+		for (int i = 0; i < nnodes; i++)
+			for (int k = 0; reached[i] && k < nodes[i].nedges; k++)
+			{
+				int			to = nodes[i].edges[k];
 
-			for (int k = 0; k < node->nedges; k++)
-				leads = leads || back[node->edges[k]];
-			if (back[stuck[i]] || !leads)
-				continue;
-			back[stuck[i]] = changed = true;
-			count++;
-		}
+				if (!set[to] || reached[to])
+					continue;
+				reached[to] = changed = true;
+			}
 	}
-	pfree(back);
-	return count == n;
 }
 
+/* Take those out of the set who are in no circle with node 0; true: some were. */
 static bool
-waits_for_first(const PgmcNode *node)
+take_out_strangers(const PgmcNode *nodes, int nnodes, bool *set)
 {
-	for (int i = 0; i < node->nedges; i++)
-		if (node->edges[i] == 0)
-			return true;
-	return false;
+	int		   *distance = palloc(nnodes * sizeof(int));
+	bool	   *reached = palloc(nnodes * sizeof(bool));
+	bool		any = false;
+
+	measure_ways(nodes, nnodes, set, distance);
+	mark_reached(nodes, nnodes, set, reached);
+	for (int i = 1; i < nnodes; i++)
+	{
+		if (!set[i] || (reached[i] && distance[i] != NO_WAY))
+			continue;
+		set[i] = false;
+		any = true;
+	}
+	pfree(distance);
+	pfree(reached);
+	return any;
 }
 
-/* Put a shortest way back to node 0 into path, the other members behind it. */
-static int
-arrange_knot(const PgmcNode *nodes, const int *stuck, int n, const int *from,
-			 int *path)
+bool
+pgmc_find_deadlock(const PgmcNode *nodes, int nnodes, bool *members)
 {
-	int			last = 0;
-	int			length = 1;
-	int			end = n;
-
-	while (!waits_for_first(&nodes[stuck[last]]))
-		last++;
-	for (int at = stuck[last]; at != 0; at = from[at])
-		length++;
-	for (int at = stuck[last], i = length - 1; i >= 0; at = from[at], i--)
-		path[i] = at;
-	for (int i = n - 1; i >= 0; i--)
-	{
-		bool		there = false;
-
-		for (int k = 0; k < length; k++)
-			there = there || path[k] == stuck[i];
-		if (!there)
-			path[--end] = stuck[i];
-	}
-	return length;
-}
-
-static int
-find_knot(const PgmcNode *nodes, int nnodes, int *path, int *members)
-{
-	bool	   *going = find_going(nodes, nnodes);
-	int		   *stuck = palloc(nnodes * sizeof(int));
-	int		   *from = palloc(nnodes * sizeof(int));
-	int			length = 0;
-
-	if (!going[0])
-	{
-		*members = find_stuck(nodes, nnodes, going, stuck, from);
-		if (all_lead_back(nodes, nnodes, stuck, *members))
-			length = arrange_knot(nodes, stuck, *members, from, path);
-	}
-	pfree(from);
-	pfree(stuck);
-	pfree(going);
-	return length;
+	for (int i = 0; i < nnodes; i++)
+		members[i] = true;
+	do
+		take_out_free(nodes, nnodes, members);
+	while (members[0] && take_out_strangers(nodes, nnodes, members));
+	return members[0];
 }
 
 int
-pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path, int *members)
+pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path)
 {
-	*members = find_circle(nodes, nnodes, path);
-	if (*members > 0)
-		return *members;
-	return find_knot(nodes, nnodes, path, members);
+	bool	   *members = palloc(nnodes * sizeof(bool));
+	int		   *distance = palloc(nnodes * sizeof(int));
+	int			length = 0;
+
+	if (pgmc_find_deadlock(nodes, nnodes, members))
+	{
+		int			at = 0;
+
+		measure_ways(nodes, nnodes, members, distance);
+		do
+		{
+			path[length++] = at;
+			at = nearest(&nodes[at], distance);
+		} while (at != 0);
+	}
+	pfree(members);
+	pfree(distance);
+	return length;
 }

@@ -18,28 +18,23 @@ typedef struct PgmcNode
 } PgmcNode;
 
 /*
- * Is node 0 part of a deadlock?  If so, path (room for nnodes) begins with a
- * way back to it: node 0 first, each waiting for the next, the last one for
- * node 0; returned is its length.  0: no deadlock through node 0.
+ * Is node 0 part of a deadlock?  If so, members (room for nnodes) is set to who
+ * is: the largest set of nodes with node 0 in it such that each of them is
+ * stuck if only those in the set are, and each waits for each other, directly
+ * or not.  The members of a deadlock all find the same set.  Who only waits
+ * behind a deadlock isn't in it: that is for its own members to break.
  *
- * A deadlock is one of these:
- *
- * Node 0 waits, in the end, for itself, whichever connection of a pool comes
- * back.  Least fixed point over the and/or graph, as for deadlocks in systems
- * with alternative resources (Knapp, "Deadlock detection in distributed
- * databases", ACM Computing Surveys 19, 1987): a node is in the set if its
- * condition holds of nodes that were in it before.
- *
- * Or it is in a knot: nobody of those it waits for, directly or not, can ever
- * go on, and all of them wait for node 0, directly or not.  So it is with two
- * pools if the holders of each wait for the other: each of them could be
- * helped by either of two, and neither comes.
- *
- * Those who must agree on the one who breaks it are the first *members of
- * path: the circle, or all of the knot.  A circle or knot that avoids node 0
- * is not found: it is for its own members to break.  Time: nodes x edges.
+ * What can't be reduced any more by taking out those who can go on, as in
+ * graphs of alternative resources (Knapp, "Deadlock detection in distributed
+ * databases", ACM Computing Surveys 19, 1987).  Time: nodes squared x edges.
  */
-extern int	pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path,
-							int *members);
+extern bool pgmc_find_deadlock(const PgmcNode *nodes, int nnodes, bool *members);
+
+/*
+ * The same, and path (room for nnodes) is set to a shortest way back to node 0
+ * among the members: node 0 first, each waiting for the next, the last one for
+ * node 0; returned is its length.  0: node 0 is in no deadlock.
+ */
+extern int	pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path);
 
 #endif							/* PGMC_CYCLE_H */

@@ -7,11 +7,13 @@
  * process to those that block it in the lock manager.  They are read one after
  * the other while everybody goes on, so a circle counts only if a second look
  * finds the very same waits in it: holds by their epochs, queueing by its
- * number, lock waits by the time they began.
+ * number, lock waits by the time they began, waits for a safe snapshot (which
+ * the lock manager doesn't know) by the transaction.
  *
- * All of pgmc's waits in a circle look for it, and the youngest of them
- * raises.  A wait tells its age when it looks for the first time; one that
- * hasn't looked yet is younger than any that has.
+ * Where pools are waited for, a deadlock may be more than one circle.  All of
+ * pgmc's waits in a deadlock look for it and see the same one, and the youngest
+ * of them raises.  A wait tells its age when it looks for the first time; one
+ * that hasn't looked yet is younger than any that has.
  */
 #include "postgres.h"
 
@@ -38,7 +40,8 @@ typedef enum WaitKind
 	WAIT_NONE,
 	WAIT_REPLY,					/* of its loopback backend */
 	WAIT_TURN,					/* in the queue of a pool */
-	WAIT_LOCK
+	WAIT_LOCK,
+	WAIT_SAFE_SNAPSHOT			/* of a deferrable transaction */
 } WaitKind;
 
 /* a process in the picture; its node has the same index */
@@ -160,19 +163,31 @@ add_pids(Picture *picture, int i, Datum array)
 }
 
 static void
-add_lock_edges(Picture *picture, int i)
+add_server_edges(Picture *picture, int i)
 {
 	int			pid = picture->processes[i].pid;
 	PGPROC	   *proc = pid == 0 ? NULL : BackendPidGetProc(pid);
+	uint64		lock_wait;
+	uint64		transaction;
 
 	if (proc == NULL)
 		return;
-	picture->processes[i].wait_id = pg_atomic_read_u64(&proc->waitStart);
+	lock_wait = pg_atomic_read_u64(&proc->waitStart);
+	transaction = pgmc_proc_lxid(proc);
 	add_pids(picture, i, DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(pid)));
+	if (picture->nodes[i].nedges > 0)
+	{
+		picture->processes[i].kind = WAIT_LOCK;
+		picture->processes[i].wait_id = lock_wait;
+		return;
+	}
 	add_pids(picture, i, DirectFunctionCall1(pg_safe_snapshot_blocking_pids,
 											 Int32GetDatum(pid)));
 	if (picture->nodes[i].nedges > 0)
-		picture->processes[i].kind = WAIT_LOCK;
+	{
+		picture->processes[i].kind = WAIT_SAFE_SNAPSHOT;
+		picture->processes[i].wait_id = transaction;
+	}
 }
 
 /* Everybody whom this session waits for, directly or not; itself is node 0. */
@@ -192,7 +207,7 @@ draw_picture(void)
 		if (picture->processes[i].kind == WAIT_NONE)
 			add_turn_edges(picture, i);
 		if (picture->processes[i].kind == WAIT_NONE && i > 0)
-			add_lock_edges(picture, i);
+			add_server_edges(picture, i);
 	}
 	return picture;
 }
@@ -208,14 +223,14 @@ same_wait(const Process *a, const Process *b)
 }
 
 static bool
-is_youngest(const Picture *picture, const int *path, int length,
-			TimestampTz my_since)
+is_youngest(const Picture *picture, const bool *members, TimestampTz my_since)
 {
-	for (int i = 1; i < length; i++)
+	for (int i = 1; i < picture->n; i++)
 	{
-		const Process *process = &picture->processes[path[i]];
+		const Process *process = &picture->processes[i];
 
-		if (process->kind != WAIT_REPLY && process->kind != WAIT_TURN)
+		if (!members[i] ||
+			(process->kind != WAIT_REPLY && process->kind != WAIT_TURN))
 			continue;
 		if (process->since == 0 || process->since > my_since ||
 			(process->since == my_since && process->pid > MyProcPid))
@@ -224,14 +239,21 @@ is_youngest(const Picture *picture, const int *path, int length,
 	return true;
 }
 
+/* Is every member of the one deadlock in the other, in the same wait? */
 static bool
-same_waits(const Picture *first, const int *first_path,
-		   const Picture *second, const int *second_path, int length)
+all_waits_in(const Picture *picture, const bool *members,
+			 const Picture *other, const bool *other_members)
 {
-	for (int i = 0; i < length; i++)
-		if (!same_wait(&first->processes[first_path[i]],
-					   &second->processes[second_path[i]]))
+	for (int i = 0; i < picture->n; i++)
+	{
+		bool		found = !members[i];
+
+		for (int k = 0; !found && k < other->n; k++)
+			found = other_members[k] &&
+				same_wait(&picture->processes[i], &other->processes[k]);
+		if (!found)
 			return false;
+	}
 	return true;
 }
 
@@ -282,6 +304,9 @@ describe_wait(StringInfo buf, const Process *process, int next_pid,
 			appendStringInfo(buf, "server \"%s\"; held by process %d.",
 							 process->srvname, next_pid);
 			return;
+		case WAIT_SAFE_SNAPSHOT:
+			appendStringInfo(buf, "a safe snapshot; blocked by process %d.", next_pid);
+			return;
 		case WAIT_LOCK:
 		case WAIT_NONE:
 			if (!describe_lock(buf, process->pid, snapshot))
@@ -292,8 +317,10 @@ describe_wait(StringInfo buf, const Process *process, int next_pid,
 }
 
 static PGMC_NORETURN void
-raise_deadlock(const Picture *picture, const int *path, int length)
+raise_deadlock(const Picture *picture)
 {
+	int		   *path = palloc(picture->n * sizeof(int));
+	int			length = pgmc_find_cycle(picture->nodes, picture->n, path);
 	StringInfoData waits;
 	StringInfoData statements;
 	bool		snapshot = false;
@@ -324,24 +351,19 @@ static void
 look(PgmcWait *wait)
 {
 	Picture    *first = draw_picture();
-	int		   *first_path = palloc(first->n * sizeof(int));
-	int			members;
-	int			length = pgmc_find_cycle(first->nodes, first->n, first_path,
-										 &members);
+	bool	   *members = palloc(first->n * sizeof(bool));
 	Picture    *second;
-	int		   *second_path;
-	int			second_members;
+	bool	   *still;
 
-	if (length == 0)
+	if (!pgmc_find_deadlock(first->nodes, first->n, members))
 		return;
 	second = draw_picture();
-	second_path = palloc(second->n * sizeof(int));
-	if (pgmc_find_cycle(second->nodes, second->n, second_path,
-						&second_members) == length &&
-		second_members == members &&
-		same_waits(first, first_path, second, second_path, members) &&
-		is_youngest(second, second_path, members, wait->since))
-		raise_deadlock(second, second_path, length);
+	still = palloc(second->n * sizeof(bool));
+	if (pgmc_find_deadlock(second->nodes, second->n, still) &&
+		all_waits_in(first, members, second, still) &&
+		all_waits_in(second, still, first, members) &&
+		is_youngest(second, still, wait->since))
+		raise_deadlock(second);
 }
 
 static void

@@ -24,19 +24,20 @@ has_edge(const PgmcNode *node, int to)
 }
 
 static void
-check(const PgmcNode *nodes, int n, const int *path, int length, int members)
+check(const PgmcNode *nodes, int n, const bool *members, const int *path,
+	  int length)
 {
 	uint64		seen = 0;
 
-	if (length > members || members > n || path[0] != 0)
+	if (length < 1 || length > n || path[0] != 0)
 		abort();
-	for (int i = 0; i < members; i++)
+	for (int i = 0; i < length; i++)
 	{
-		if (path[i] < 0 || path[i] >= n || (seen >> path[i] & 1) != 0)
+		if (path[i] < 0 || path[i] >= n || (seen >> path[i] & 1) != 0 ||
+			!members[path[i]] ||
+			!has_edge(&nodes[path[i]], path[(i + 1) % length]))
 			abort();
 		seen |= UINT64CONST(1) << path[i];
-		if (i < length && !has_edge(&nodes[path[i]], path[(i + 1) % length]))
-			abort();
 	}
 }
 
@@ -48,7 +49,7 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 	int			edges[MAX_NODES][MAX_EDGES];
 	int			n;
 	int		   *path;
-	int			members;
+	bool	   *members;
 	int			length;
 
 	if (size == 0)
@@ -63,9 +64,13 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 			edges[i][e] = data < end ? *data++ % n : 0;
 	}
 	path = malloc(n * sizeof(int));
-	length = pgmc_find_cycle(nodes, n, path, &members);
-	if (length > 0)
-		check(nodes, n, path, length, members);
+	members = malloc(n * sizeof(bool));
+	length = pgmc_find_cycle(nodes, n, path);
+	if (pgmc_find_deadlock(nodes, n, members))
+		check(nodes, n, members, path, length);
+	else if (length != 0)
+		abort();
 	free(path);
+	free(members);
 	return 0;
 }

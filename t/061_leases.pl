@@ -1,0 +1,256 @@
+# hold_timeout and idle_hold_timeout: a holder that is too long loses the connection, the next one
+# gets it idle, and the old one can't touch it any more, by no call and in no moment.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgmcTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $node = start_server('leases');
+my $admin = session($node);
+my $holder = session($node);
+my $next = session($node);
+
+$admin->value(<<END);
+CREATE SERVER lease FOREIGN DATA WRAPPER pgmc OPTIONS (hold_timeout '150ms');
+CREATE SERVER idle FOREIGN DATA WRAPPER pgmc OPTIONS (idle_hold_timeout '150ms');
+CREATE TABLE t (id text);
+CREATE TABLE slow (id text);
+CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql
+	AS \$\$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END \$\$;
+CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON slow
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang();
+
+-- how a call ends, with the hold kept whatever happens
+CREATE FUNCTION try(call text) RETURNS text LANGUAGE plpgsql AS \$\$
+BEGIN
+	EXECUTE call;
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END \$\$;
+END
+
+# This session has taken the server's connection, and no longer has it
+sub is_revoked
+{
+	my ($session, $server) = @_;
+
+	return wait_for($admin,
+		"SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = '$server' AND holder_pid = $session->{pid}",
+		"$server is revoked");
+}
+
+# The next one is given the connection, idle, and works in a transaction that lasts while the old
+# holder does what it can; then that is there, and nothing else.
+sub next_is_safe
+{
+	my ($server, $name, $old) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$admin->value("ALTER SERVER $server OPTIONS (DROP "
+		  . ($server eq 'idle' ? 'idle_' : '') . 'hold_timeout)');
+	$next->value("SELECT pgmc.acquire('$server', '20 s')");
+	is($next->value('SELECT pgmc.transaction_status()'), 'idle', "$name: the next one gets it, idle");
+	$next->value("SELECT pgmc.execute('INSERT INTO t VALUES (''next'')')");
+	$old->();
+	is($next->value('SELECT pgmc.transaction_status()'), 'intrans', "$name: its transaction is not touched");
+	$next->value('SELECT pgmc.commit(), pgmc.release()');
+	is($admin->value("SELECT string_agg(id, ' ') FROM t"), 'next', "$name: it is committed, and nothing else");
+	$admin->value('DELETE FROM t');
+	$admin->value("ALTER SERVER $server OPTIONS (ADD "
+		  . ($server eq 'idle' ? 'idle_' : '') . "hold_timeout '150ms')");
+	return;
+}
+
+# ---- every call of one that was revoked ----
+
+my @calls = (
+	"SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')",
+	"SELECT pgmc.execute('INSERT INTO t VALUES (\$1)', repeat('x', 1000000))",
+	"SELECT * FROM pgmc.query('SELECT 1') AS q(i int)",
+	"SELECT pgmc.execute_on('%s', 'INSERT INTO t VALUES (''lost'')')",
+	"SELECT * FROM pgmc.query_on('%s', 'SELECT 1') AS q(i int)",
+	"SELECT pgmc.execute_many('INSERT INTO t VALUES (\$1)', ARRAY['lost', 'lost'])",
+	'SELECT pgmc.commit()',
+	"SELECT pgmc.commit('%s')",
+	'SELECT pgmc.rollback()',
+	'SELECT pgmc.set_autocommit(true)',
+	"SELECT pgmc.set_autocommit(false, '%s')");
+
+for my $server ('lease', 'idle')
+{
+	for my $in_transaction (0, 1)
+	{
+		my $name = "$server" . ($in_transaction ? ' in a transaction' : '');
+
+		$holder->value("SELECT pgmc.acquire('$server')");
+		$holder->value("SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')") if $in_transaction;
+		is_revoked($holder, $server);
+		next_is_safe($server, $name, sub {
+			for my $call (@calls)
+			{
+				my $sql = sprintf($call, $server);
+
+				is($holder->value("SELECT try(\$c\$$sql\$c\$)"), '25P03', "$name: $sql") for 1, 2;
+			}
+			is($holder->value('SELECT pgmc.transaction_status()'), '', "$name: no status");
+			$holder->run("SELECT pgmc.release('$server')");
+			is(sqlstate($holder->{err}), '', "$name: but it can be released");
+			is($holder->{err} =~ m{WARNING} ? 1 : 0, $in_transaction, "$name: with a warning where something was lost");
+			is_state($holder, "SELECT pgmc.execute('SELECT 1')", '55000', "$name: then there is none"); });
+		is_free($holder, $name);
+		is_clean($admin, $name);
+	}
+
+	# by an error, by release_all, by the end of the session
+	my %end = (
+		'an error' => sub { is_state($holder, "SELECT pgmc.execute('SELECT 1')", '25P03', "$server: told by an error");
+			is($holder->value('SELECT pgmc.release_all()'), '0', "$server: which ends the hold"); },
+		'release_all' => sub { is($holder->value('SELECT pgmc.release_all()'), '1', "$server: ends by release_all") },
+		'release(close)' => sub { $holder->run('SELECT pgmc.release(close => true)');
+			is(sqlstate($holder->{err}), '', "$server: ends by release(close => true)") },
+		'exit' => sub { $holder->quit; $holder = session($node); },
+		'acquire' => sub {
+			is_state($holder, "SELECT pgmc.try_acquire('$server')", '55006', "$server: the broken hold is in the way of another")
+			  if 0;
+			$holder->run('SELECT pgmc.release()'); });
+	for my $how (sort keys %end)
+	{
+		$holder->value("SELECT pgmc.acquire('$server')");
+		is_revoked($holder, $server);
+		next_is_safe($server, "$server, ended by $how", $end{$how});
+		is_clean($admin, "$server, ended by $how");
+	}
+}
+
+# ---- at the end of the transaction ----
+
+for my $dirty (0, 1)
+{
+	$holder->value("BEGIN; INSERT INTO t VALUES ('own'); SELECT pgmc.acquire_xact('lease')");
+	$holder->value("SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')") if $dirty;
+	is_revoked($holder, 'lease');
+	is_state($holder, 'COMMIT', $dirty ? '25P03' : '',
+		'COMMIT with a revoked hold' . ($dirty ? ' whose transaction was open' : ''));
+	is($admin->value('SELECT count(*) FROM t'), 1 - $dirty, $dirty ? 'nothing is committed' : 'is done');
+	is($holder->value('SELECT pgmc.release_all()'), '0', 'the hold has ended');
+	$admin->value('DELETE FROM t');
+	is_clean($admin, 'COMMIT with a revoked hold');
+}
+
+# ---- not idle, and not too long ----
+
+$holder->value("SELECT pgmc.acquire('idle')");
+is($holder->value("SELECT * FROM pgmc.query('SELECT 1 FROM pg_sleep(0.5)') AS q(i int)"),
+	'1', 'a command that is running is not idle');
+$holder->value("SELECT pgmc.execute('SELECT pg_sleep(0.1)'), pg_sleep(0.05)") for 1 .. 5;
+$holder->value("SELECT pgmc.commit(), pgmc.release()");
+ok(1, 'and each command is a new beginning');
+
+$holder->value("SELECT pgmc.acquire('lease'), pg_sleep(0.05), pgmc.release()") for 1 .. 6;
+ok(1, 'each hold has its own time');
+
+# ---- in the middle of something ----
+
+my %doing = (
+	executing => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')",
+	'executing several' => "SELECT pgmc.execute('INSERT INTO t VALUES (''lost''); SELECT pg_sleep(600); SELECT 1')",
+	streaming => "SELECT count(*) FROM pgmc.query('SELECT generate_series(1, 2000000000)') AS g(i int)",
+	'skipping rows' => "SELECT pgmc.execute('SELECT generate_series(1, 2000000000)')",
+	sending => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600) WHERE \$1 IS NOT NULL', repeat('x', 200000000))",
+	'sending many' => "SELECT pgmc.execute_many('INSERT INTO t SELECT ''lost'' FROM pg_sleep(1) WHERE \$1 > 0',
+		(SELECT array_agg(i) FROM generate_series(1, 1000) AS i))",
+	committing => "SELECT pgmc.execute('INSERT INTO slow VALUES (''lost'')'), pgmc.commit()",
+	'in autocommit' => "SELECT pgmc.set_autocommit(true), pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')");
+
+for my $what (sort keys %doing)
+{
+	my $name = "revoked while $what";
+
+	$holder->value('SELECT 1');
+	$holder->send("SELECT pgmc.acquire('lease'); $doing{$what}");
+	is_state($holder, undef, '25P03', "$name: the holder is told");
+	like($holder->{err}, qr/not known whether/, "$name: with its fate") if $what =~ /commit/;
+	next_is_safe('lease', $name, sub { $holder->run('SELECT pgmc.release_all()') });
+	is_clean($admin, $name);
+	is($admin->value('SELECT count(*) FROM slow'), '0', "$name: nothing was committed");
+}
+
+is_state($holder, "SELECT pgmc.autonomous_on('lease', 'INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')",
+	'25P03', 'an autonomous command that is too long');
+like($holder->{err}, qr/not known whether/, 'with its fate');
+next_is_safe('lease', 'an autonomous command that is too long', sub { });
+
+# while the connection is being opened
+$admin->value('SELECT pgmc.close($$lease$$)');
+$admin->value("ALTER SYSTEM SET pre_auth_delay = 1");
+$admin->value('SELECT pg_reload_conf()');
+my $late = $node->connstr('postgres');
+wait_for($admin, "SELECT setting = '1' FROM pg_settings WHERE name = 'pre_auth_delay'");
+is_state($holder, "SELECT pgmc.acquire('lease')", '25P03', 'revoked while the connection is being opened');
+$admin->value('ALTER SYSTEM RESET pre_auth_delay');
+$admin->value('SELECT pg_reload_conf()');
+next_is_safe('lease', 'revoked while opening', sub { $holder->run('SELECT pgmc.release_all()') });
+is_clean($admin, 'revoked while opening');
+
+# ---- a holder that stands still in any moment, and wakes up after the next has begun ----
+
+my $rounds = 25;
+my ($bad, $told) = (0, 0);
+$admin->value(<<END);
+CREATE FUNCTION busy() RETURNS text LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM pgmc.acquire('lease');
+	LOOP
+		PERFORM pgmc.execute('INSERT INTO t SELECT left(\$1, 4) WHERE false', repeat('lost', 100000));
+		PERFORM count(*) FROM pgmc.query('SELECT i, repeat(''x'', 100) FROM generate_series(1, 2000) AS i') AS q(i int, x text);
+		PERFORM pgmc.execute('INSERT INTO t VALUES (''lost'')');
+		PERFORM pgmc.rollback();
+	END LOOP;
+END \$\$;
+END
+$next->value("SET statement_timeout = '20s'");
+for my $round (1 .. $rounds)
+{
+	# after it has begun, some milliseconds more each time
+	$holder->send('SELECT busy()');
+	wait_for($admin, "SELECT count(*) = 1 FROM pgmc.connections WHERE holder_pid = $holder->{pid}");
+	usleep($round * 1_700);
+	kill 'STOP', $holder->{pid};
+	is_revoked($holder, 'lease');
+	my $got = $next->run(<<END);
+SELECT pgmc.acquire('lease', '20 s');
+SELECT pgmc.transaction_status();
+SELECT pgmc.execute('INSERT INTO t VALUES (\$1)', 'next $round');
+END
+	kill 'CONT', $holder->{pid};
+	$holder->result;
+	$told++ if sqlstate($holder->{err}) eq '25P03';
+	my $rest = $next->run(<<END);
+SELECT * FROM pgmc.query('SELECT id FROM t WHERE id LIKE \$1', 'next $round') AS q(id text);
+SELECT pgmc.commit();
+SELECT pgmc.release();
+END
+	next if $got eq "\nidle\n1" && $rest eq "next $round" && $next->{err} eq '';
+	next if $next->{err} =~ /25P03/ && $rest eq '';    # it was too long itself
+	$bad++;
+	diag("round $round: $got / $rest / $next->{err} / $holder->{err}");
+}
+is($bad, 0, "$rounds holders that stood still are fenced off");
+is($told, $rounds, 'and told when they wake up');
+cmp_ok($admin->value("SELECT count(*) FROM t WHERE id LIKE 'next%'"), '>', $rounds / 2, 'while the next ones worked');
+is($admin->value("SELECT count(*) FROM t WHERE id LIKE 'lost%'"), '0', 'nothing of theirs is there');
+is_clean($admin, 'holders that stood still');
+
+like(slurp_file($node->logfile), qr/LOG:  hold of server "lease" by process \d+ was revoked/, 'the log tells it');
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
+
+done_testing();
