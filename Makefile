@@ -41,7 +41,7 @@ DATA = src/pgmc--1.0.sql
 # What each server-free test t/unit/NAME_test.c is compiled together with
 UNIT_wire = src/wire.c
 UNIT_command = src/command.c
-UNIT_deadlock = src/deadlock.c
+UNIT_cycle = src/cycle.c
 
 # Where this file is: another directory than the current one in a VPATH build
 here := $(dir $(firstword $(MAKEFILE_LIST)))

@@ -43,9 +43,12 @@
 /* how a job stands; the letters are those of the table job */
 typedef enum JobState
 {
-	JOB_OPEN = 'o',				/* its COMMIT was never sent: must not be there */
+	JOB_OPEN = 'o',				/* its COMMIT was never sent: must not be
+								 * there */
 	JOB_COMMITTING = 'c',		/* its session died meanwhile: may be there */
 	JOB_DOUBT = 'd',			/* reported in doubt: may be there */
+	JOB_CANCELLED = 'l',		/* cancelled before pgmc's call or after it:
+								 * may be */
 	JOB_COMMITTED = 'y',		/* acknowledged: must be there */
 	JOB_FAILED = 'n'			/* failed or rolled back: must not be there */
 } JobState;
@@ -56,7 +59,7 @@ typedef struct Seen
 	int64_t		at;				/* microseconds, by the server's clock */
 	int			pid;			/* of the loopback backend */
 	int			server;
-} Seen;
+}			Seen;
 
 typedef struct Session
 {
@@ -88,9 +91,9 @@ typedef struct Shared
 	volatile int stop;
 	volatile int violations;
 	volatile int down;			/* restarting: waits don't count */
-	volatile int64_t down_until;	/* end of the last restart */
+	volatile	int64_t down_until; /* end of the last restart */
 	Session		session[MAX_SESSIONS];
-} Shared;
+}			Shared;
 
 static const struct
 {
@@ -109,14 +112,17 @@ static const struct
 
 #define NSERVERS ((int) (sizeof(servers) / sizeof(servers[0])))
 
-static Shared *shared;
+static Shared * shared;
 static Session *me;
 static int	my_number;
 static PGconn *conn;
 static bool in_block;			/* of a transaction */
-static char state[6];			/* SQLSTATE of the last command, "" if it went well */
+static char state[6];			/* SQLSTATE of the last command, "" if it went
+								 * well */
 static char message[256];
 static char detail[1024];
+static char context[256];
+static char notice[6];			/* SQLSTATE of the last notice */
 static char value[1024];		/* its first column */
 static uint64_t random_state;
 
@@ -176,7 +182,7 @@ static void
 violation(const char *format,...)
 {
 	va_list		args;
-	char		text[2000];
+	char text[	2000];
 	char		stamp[32];
 	time_t		now = time(NULL);
 
@@ -191,8 +197,12 @@ violation(const char *format,...)
 }
 
 static void
-quiet(void *arg, const PGresult *res)
+note_notice(void *arg, const PGresult *res)
 {
+	const char *code = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	if (code != NULL)
+		snprintf(notice, sizeof(notice), "%s", code);
 }
 
 static void
@@ -252,6 +262,8 @@ take(PGresult *res)
 				   PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY));
 		copy_field(detail, sizeof(detail),
 				   PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL));
+		copy_field(context, sizeof(context),
+				   PQresultErrorField(res, PG_DIAG_CONTEXT));
 		if (!expected(state))
 			violation("unexpected error %s: %s", state, PQresultErrorMessage(res));
 	}
@@ -329,7 +341,7 @@ vrun(int64_t cancel_us, const char *format, va_list args)
 	char		sql[2000];
 
 	vsnprintf(sql, sizeof(sql), format, args);
-	state[0] = message[0] = detail[0] = value[0] = '\0';
+	state[0] = message[0] = detail[0] = context[0] = notice[0] = value[0] = '\0';
 	if (me != NULL)
 		me->operations++;
 	if (!PQsendQuery(conn, sql))
@@ -408,8 +420,8 @@ note_job(int64_t id, const char *what)
 {
 	char	   *note = me->job_note[id % ID_BASE];
 
-	snprintf(note, sizeof(me->job_note[0]), "%s, backend %d: %s %.60s %.60s", what,
-			 PQbackendPID(conn), state, message, detail);
+	snprintf(note, sizeof(me->job_note[0]), "%.20s, backend %d: %s %.60s %.40s %.40s", what,
+			 PQbackendPID(conn), state, message, detail, context);
 	for (; *note != '\0'; note++)
 		if (*note == '\n' || *note == '\t' || *note == '\\')
 			*note = ' ';
@@ -421,10 +433,17 @@ new_token(void)
 	return my_number * ID_BASE + me->nholds++;
 }
 
-/* The command that commits has ended: what does it say of the job? */
+/*
+ * The command that commits has ended: what does it say of the job?  A cancel or
+ * termination may strike after pgmc's function has returned, too, in the rest
+ * of the session's own command, and no DETAIL can tell of that.  The context
+ * tells where, if there is one: see run_committing.
+ */
 static JobState
 fate(bool ok)
 {
+	bool		inside = strstr(context, "line 2 at assignment") != NULL;
+
 	if (ok)
 		return JOB_COMMITTED;
 	if (strstr(detail, "managed connection was committed") != NULL)
@@ -433,7 +452,30 @@ fate(bool ok)
 		return JOB_FAILED;
 	if (strstr(detail, "not known") != NULL || strcmp(state, "08007") == 0)
 		return JOB_DOUBT;
-	return lost() ? JOB_DOUBT : JOB_FAILED;
+	if (strstr(context, "line 3") != NULL)
+		return JOB_COMMITTED;
+	if (inside)
+		return JOB_FAILED;
+	if (lost())
+		return JOB_DOUBT;
+	return strcmp(state, "57014") == 0 ? JOB_CANCELLED : JOB_FAILED;
+}
+
+/* A call that may commit this job. */
+static bool
+run_committing(int64_t id, int percent, const char *call)
+{
+	int64_t		cancel_us = chance(percent) ? pick(3000) : -1;
+	bool		ok;
+
+	set_job(id, JOB_COMMITTING);
+	if (chance(50))
+		ok = run_cancel(cancel_us, "SELECT %s", call);
+	else
+		ok = run_cancel(cancel_us, "DO $do$ DECLARE r text; BEGIN\nr := %s;\nNULL; END $do$", call);
+	note_job(id, ok ? "" : call);
+	set_job(id, fate(ok));
+	return ok;
 }
 
 static const char *
@@ -527,26 +569,31 @@ end_block(void)
 	in_block = false;
 }
 
+static const char *
+insert_call(int server, int64_t token, int64_t id, const char *function)
+{
+	static char call[400];
+
+	snprintf(call, sizeof(call), "pgmc.%s_on('%s', $$%s$$)", function,
+			 servers[server].name, insert_sql(id, server, token));
+	return call;
+}
+
 static bool
 insert(int server, int64_t token, int64_t id)
 {
 	int64_t		cancel_us = chance(5) ? pick(3000) : -1;
 
-	return run_cancel(cancel_us, "SELECT pgmc.execute_on('%s', $$%s$$)",
-					  servers[server].name, insert_sql(id, server, token));
+	return run_cancel(cancel_us, "SELECT %s", insert_call(server, token, id, "execute"));
 }
 
 static bool
 commit(int server, int64_t id)
 {
-	int64_t		cancel_us = chance(20) ? pick(3000) : -1;
-	bool		ok;
+	char		call[100];
 
-	set_job(id, JOB_COMMITTING);
-	ok = run_cancel(cancel_us, "SELECT pgmc.commit('%s')", servers[server].name);
-	note_job(id, "commit");
-	set_job(id, fate(ok));
-	return ok;
+	snprintf(call, sizeof(call), "pgmc.commit('%s')", servers[server].name);
+	return run_committing(id, 20, call);
 }
 
 /* ---- what is done in a hold; each returns whether the hold is still there ---- */
@@ -576,10 +623,7 @@ do_autocommit(int server, int64_t token)
 
 	if (!run("SELECT pgmc.set_autocommit(true, '%s')", servers[server].name))
 		return false;
-	set_job(id, JOB_COMMITTING);
-	ok = insert(server, token, id);
-	note_job(id, "autocommit");
-	set_job(id, fate(ok));
+	ok = run_committing(id, 20, insert_call(server, token, id, "execute"));
 	return ok && run("SELECT pgmc.set_autocommit(false, '%s')", servers[server].name);
 }
 
@@ -666,7 +710,8 @@ leave(int server, int64_t token)
 		case 0:					/* forgets to commit */
 			id = new_job(server);
 			if (insert(server, token, id) &&
-				run("SELECT pgmc.release('%s')", servers[server].name))
+				run("SELECT pgmc.release('%s')", servers[server].name) &&
+				strcmp(notice, "25001") != 0)	/* of one that was lost */
 				violation("release with a transaction open has succeeded");
 			break;
 		case 1:					/* fails */
@@ -709,8 +754,8 @@ use_hold(int server, bool nested)
 {
 	int64_t		token = new_token();
 	bool		there = note_hold(server, token) &&
-		(servers[server].resets == false || run("SELECT pgmc.transaction_status('%s')", servers[server].name)) &&
-		run("SELECT pgmc.rollback('%s')", servers[server].name);
+	(servers[server].resets == false || run("SELECT pgmc.transaction_status('%s')", servers[server].name)) &&
+	run("SELECT pgmc.rollback('%s')", servers[server].name);
 
 	for (int i = 0; there && i < 4 && chance(60); i++)
 		there = doings[pick(sizeof(doings) / sizeof(doings[0]))] (server, token);
@@ -796,19 +841,16 @@ turn_autonomous(void)
 	int			server = pick(NSERVERS);
 	int64_t		id = new_job(server);
 	int64_t		token = new_token();
-	int64_t		cancel_us = chance(20) ? pick(3000) : -1;
 	int64_t		begin = now_us();
+	char		call[500];
 	bool		ok;
 
-	set_job(id, JOB_COMMITTING);
 	if (chance(70))
-		ok = run_cancel(cancel_us, "SELECT pgmc.autonomous_on('%s', $$%s$$)",
-						servers[server].name, insert_sql(id, server, token));
+		snprintf(call, sizeof(call), "%s", insert_call(server, token, id, "autonomous"));
 	else
-		ok = run_cancel(cancel_us, "SELECT * FROM pgmc.autonomous_query_on('%s', $$%s RETURNING job$$) AS t(job bigint)",
-						servers[server].name, insert_sql(id, server, token));
-	note_job(id, "autonomous");
-	set_job(id, fate(ok));
+		snprintf(call, sizeof(call), "j FROM pgmc.autonomous_query_on('%s', $$%s RETURNING job$$) AS t(j bigint)",
+				 servers[server].name, insert_sql(id, server, token));
+	ok = run_committing(id, 20, call);
 	note_wait(begin, ok);
 	if (ok)
 		me->acquired++;
@@ -897,7 +939,7 @@ connect_session(void)
 		conn = NULL;
 		return false;
 	}
-	PQsetNoticeReceiver(conn, quiet, NULL);
+	PQsetNoticeReceiver(conn, note_notice, NULL);
 	if (me != NULL)
 	{
 		me->nlives++;
@@ -948,7 +990,7 @@ typedef enum Fault
 	FAULT_RESTART_FAST,
 	FAULT_RESTART_IMMEDIATE,
 	FAULT_COUNT
-} Fault;
+}			Fault;
 
 static const char *const fault_names[] = {
 	"worker terminated", "loopback terminated", "loopback cancelled",
@@ -1212,12 +1254,12 @@ static void
 check_left_overs(void)
 {
 	static const char *const left =
-		"SELECT (SELECT count(*) FROM pgmc.connections WHERE state <> 'idle' OR xact_status <> 'idle' OR waiters <> 0)"
-		" + (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'"
-		"	AND (state <> 'idle' OR xact_start IS NOT NULL))"
-		" + (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'torture' AND pid <> pg_backend_pid())"
-		" + (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND NOT EXISTS"
-		"	(SELECT FROM pgmc.connections WHERE backend_pid = pid))";
+	"SELECT (SELECT count(*) FROM pgmc.connections WHERE state <> 'idle' OR xact_status <> 'idle' OR waiters <> 0)"
+	" + (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'"
+	"	AND (state <> 'idle' OR xact_start IS NOT NULL))"
+	" + (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'torture' AND pid <> pg_backend_pid())"
+	" + (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND NOT EXISTS"
+	"	(SELECT FROM pgmc.connections WHERE backend_pid = pid))";
 	int64_t		limit = now_us() + 10 * INT64_C(1000000);
 
 	for (;;)
@@ -1332,6 +1374,8 @@ prove(void)
 	printf("%-34s %s\n", "committed / not / in doubt / died", value);
 	must("SELECT count(*) FROM job JOIN work USING (job) WHERE state IN ('c', 'd')");
 	printf("%-34s %s\n", "of those in doubt or died, there", value);
+	must("SELECT concat_ws(' ', count(*), '/', count(work)) FROM job LEFT JOIN work USING (job) WHERE state = 'l'");
+	printf("%-34s %s\n", "cancelled outside pgmc / there", value);
 	for (int i = 0; i < FAULT_COUNT; i++)
 		printf("%-34s %d\n", fault_names[i], faults[i]);
 	printf("%-34s", "errors");

@@ -143,6 +143,35 @@ fate_text(Fate fate)
 	return "It is not known whether the command on the managed connection was committed.";
 }
 
+/*
+ * The worker has gone, or the hold was revoked: no reply will come any more to
+ * what may have committed.
+ */
+static PGMC_NORETURN void
+raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
+{
+	PgmcSlot	slot;
+
+	hold->xact = PGMC_XACT_CLOSED;
+	if (state == PGMC_CHANNEL_FENCED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+				 errmsg("hold of server \"%s\" was revoked",
+						NameStr(hold->srvname)),
+				 errdetail("%s", fate_text(FATE_UNKNOWN)),
+				 errhint("Release it and acquire it again.")));
+
+	pgmc_registry_slot(hold->slot, &slot);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("connection of server \"%s\" was lost while committing",
+					NameStr(hold->srvname)),
+			 slot.last_error[0] != '\0' ?
+			 errdetail_internal("%s", slot.last_error) : 0,
+			 errhint("It is not known whether the transaction was committed.")));
+	pg_unreachable();
+}
+
 /* Error context callback that gives an interrupt's error its DETAIL. */
 static void
 tell_fate(void *arg)
@@ -290,6 +319,8 @@ fill(PgmcReader *reader)
 		if (state != PGMC_CHANNEL_OK)
 		{
 			hold->in_flight = false;
+			if (hold->committing)
+				raise_in_doubt(hold, state);
 			pgmc_talk_raise(hold, state);
 		}
 		wait_for_worker(hold, &wait);
