@@ -112,7 +112,17 @@ pgmc_named_shmem(const char *name, Size size, void (*init) (void *ptr))
 	ptr = GetNamedDSMSegment(name, size, init, &found);
 #else
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	ptr = ShmemInitStruct(name, size, &found);
+	PG_TRY();
+	{
+		ptr = ShmemInitStruct(name, size, &found);
+	}
+	PG_CATCH();
+	{
+		/* for callers that go on after the error */
+		LWLockRelease(AddinShmemInitLock);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	if (!found)
 	{
 		memset(ptr, 0, size);

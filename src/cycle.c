@@ -129,36 +129,50 @@ take_out_strangers(const PgmcNode *nodes, int nnodes, bool *set)
 	return any;
 }
 
-bool
-pgmc_find_deadlock(const PgmcNode *nodes, int nnodes, bool *members)
+/* The largest deadlock with node 0 in it; false: there is none. */
+static bool
+find_deadlock(const PgmcNode *nodes, int nnodes, bool *set)
 {
 	for (int i = 0; i < nnodes; i++)
-		members[i] = true;
+		set[i] = true;
 	do
-		take_out_free(nodes, nnodes, members);
-	while (members[0] && take_out_strangers(nodes, nnodes, members));
-	return members[0];
+		take_out_free(nodes, nnodes, set);
+	while (set[0] && take_out_strangers(nodes, nnodes, set));
+	return set[0];
+}
+
+/* Put a way back to node 0 into path, and the other members behind it. */
+static int
+arrange(const PgmcNode *nodes, int nnodes, bool *set, int *path, int *members)
+{
+	int		   *distance = palloc(nnodes * sizeof(int));
+	int			at = 0;
+	int			length = 0;
+
+	measure_ways(nodes, nnodes, set, distance);
+	do
+	{
+		path[length++] = at;
+		set[at] = false;
+		at = nearest(&nodes[at], distance);
+	} while (at != 0);
+	*members = length;
+	for (int i = 0; i < nnodes; i++)
+		if (set[i])
+			path[(*members)++] = i;
+	pfree(distance);
+	return length;
 }
 
 int
-pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path)
+pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path, int *members)
 {
-	bool	   *members = palloc(nnodes * sizeof(bool));
-	int		   *distance = palloc(nnodes * sizeof(int));
+	bool	   *set = palloc(nnodes * sizeof(bool));
 	int			length = 0;
 
-	if (pgmc_find_deadlock(nodes, nnodes, members))
-	{
-		int			at = 0;
-
-		measure_ways(nodes, nnodes, members, distance);
-		do
-		{
-			path[length++] = at;
-			at = nearest(&nodes[at], distance);
-		} while (at != 0);
-	}
-	pfree(members);
-	pfree(distance);
+	*members = 0;
+	if (find_deadlock(nodes, nnodes, set))
+		length = arrange(nodes, nnodes, set, path, members);
+	pfree(set);
 	return length;
 }

@@ -18,23 +18,22 @@ typedef struct PgmcNode
 } PgmcNode;
 
 /*
- * Is node 0 part of a deadlock?  If so, members (room for nnodes) is set to who
- * is: the largest set of nodes with node 0 in it such that each of them is
- * stuck if only those in the set are, and each waits for each other, directly
- * or not.  The members of a deadlock all find the same set.  Who only waits
- * behind a deadlock isn't in it: that is for its own members to break.
+ * Is node 0 part of a deadlock?  If so, path (room for nnodes) begins with a
+ * shortest way back to it: node 0 first, each waiting for the next, the last
+ * one for node 0; returned is its length.  0: node 0 is in no deadlock.
  *
- * What can't be reduced any more by taking out those who can go on, as in
- * graphs of alternative resources (Knapp, "Deadlock detection in distributed
- * databases", ACM Computing Surveys 19, 1987).  Time: nodes squared x edges.
+ * A deadlock is a set of nodes each of which is stuck if only those in the set
+ * are, and waits for each other one, directly or not.  The first *members of
+ * path are the largest such set that node 0 is in.  All of them find the same
+ * one, so they can agree on who breaks it.  It may be more than one circle: so
+ * it is with two pools if the holders of each wait for the other.  Who only
+ * waits behind a deadlock isn't in it: that is for its members to break.
+ *
+ * Found by taking out those who can go on, as in graphs of alternative
+ * resources (Knapp, "Deadlock detection in distributed databases", ACM
+ * Computing Surveys 19, 1987), and those who are in no circle with node 0.
  */
-extern bool pgmc_find_deadlock(const PgmcNode *nodes, int nnodes, bool *members);
-
-/*
- * The same, and path (room for nnodes) is set to a shortest way back to node 0
- * among the members: node 0 first, each waiting for the next, the last one for
- * node 0; returned is its length.  0: node 0 is in no deadlock.
- */
-extern int	pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path);
+extern int	pgmc_find_cycle(const PgmcNode *nodes, int nnodes, int *path,
+							int *members);
 
 #endif							/* PGMC_CYCLE_H */

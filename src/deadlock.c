@@ -223,14 +223,14 @@ same_wait(const Process *a, const Process *b)
 }
 
 static bool
-is_youngest(const Picture *picture, const bool *members, TimestampTz my_since)
+is_youngest(const Picture *picture, const int *members, int nmembers,
+			TimestampTz my_since)
 {
-	for (int i = 1; i < picture->n; i++)
+	for (int i = 1; i < nmembers; i++)
 	{
-		const Process *process = &picture->processes[i];
+		const Process *process = &picture->processes[members[i]];
 
-		if (!members[i] ||
-			(process->kind != WAIT_REPLY && process->kind != WAIT_TURN))
+		if (process->kind != WAIT_REPLY && process->kind != WAIT_TURN)
 			continue;
 		if (process->since == 0 || process->since > my_since ||
 			(process->since == my_since && process->pid > MyProcPid))
@@ -239,21 +239,14 @@ is_youngest(const Picture *picture, const bool *members, TimestampTz my_since)
 	return true;
 }
 
-/* Is every member of the one deadlock in the other, in the same wait? */
 static bool
-all_waits_in(const Picture *picture, const bool *members,
-			 const Picture *other, const bool *other_members)
+same_waits(const Picture *first, const int *first_members,
+		   const Picture *second, const int *second_members, int nmembers)
 {
-	for (int i = 0; i < picture->n; i++)
-	{
-		bool		found = !members[i];
-
-		for (int k = 0; !found && k < other->n; k++)
-			found = other_members[k] &&
-				same_wait(&picture->processes[i], &other->processes[k]);
-		if (!found)
+	for (int i = 0; i < nmembers; i++)
+		if (!same_wait(&first->processes[first_members[i]],
+					   &second->processes[second_members[i]]))
 			return false;
-	}
 	return true;
 }
 
@@ -317,10 +310,8 @@ describe_wait(StringInfo buf, const Process *process, int next_pid,
 }
 
 static PGMC_NORETURN void
-raise_deadlock(const Picture *picture)
+raise_deadlock(const Picture *picture, const int *path, int length)
 {
-	int		   *path = palloc(picture->n * sizeof(int));
-	int			length = pgmc_find_cycle(picture->nodes, picture->n, path);
 	StringInfoData waits;
 	StringInfoData statements;
 	bool		snapshot = false;
@@ -351,19 +342,22 @@ static void
 look(PgmcWait *wait)
 {
 	Picture    *first = draw_picture();
-	bool	   *members = palloc(first->n * sizeof(bool));
+	int		   *first_path = palloc(first->n * sizeof(int));
+	int			members;
 	Picture    *second;
-	bool	   *still;
+	int		   *second_path;
+	int			still;
+	int			length;
 
-	if (!pgmc_find_deadlock(first->nodes, first->n, members))
+	if (pgmc_find_cycle(first->nodes, first->n, first_path, &members) == 0)
 		return;
 	second = draw_picture();
-	still = palloc(second->n * sizeof(bool));
-	if (pgmc_find_deadlock(second->nodes, second->n, still) &&
-		all_waits_in(first, members, second, still) &&
-		all_waits_in(second, still, first, members) &&
-		is_youngest(second, still, wait->since))
-		raise_deadlock(second);
+	second_path = palloc(second->n * sizeof(int));
+	length = pgmc_find_cycle(second->nodes, second->n, second_path, &still);
+	if (length > 0 && still == members &&
+		same_waits(first, first_path, second, second_path, members) &&
+		is_youngest(second, second_path, members, wait->since))
+		raise_deadlock(second, second_path, length);
 }
 
 static void

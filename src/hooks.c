@@ -92,13 +92,35 @@ warn_about_loopback(Oid serverid, const char *what)
 			 errhint("Create a server of your own: CREATE SERVER ... FOREIGN DATA WRAPPER pgmc.")));
 }
 
+/* Not even a lack of shared memory shall make somebody's DROP fail. */
+static bool
+attach_if_possible(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool attached = false;
+
+	PG_TRY();
+	{
+		attached = pgmc_registry_attach_existing();
+	}
+	PG_CATCH();
+	{
+		if (!PGMC_SHMEM_NEEDS_SPARE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return attached;
+}
+
 static void
 object_dropped(Oid class_id, Oid object_id)
 {
 	if (class_id != ForeignServerRelationId &&
 		class_id != UserMappingRelationId && class_id != AuthIdRelationId)
 		return;
-	if (!pgmc_registry_attach_existing())
+	if (!attach_if_possible())
 		return;
 	if (class_id == ForeignServerRelationId)
 		pgmc_registry_close_matching(MyDatabaseId, object_id, InvalidOid, NULL);

@@ -79,7 +79,8 @@ typedef struct Task
 	StepKind	steps[MAX_STEPS];
 	int			nsteps;
 	int			at;				/* step whose results are due */
-	bool		pipelined;		/* all steps are sent, and a Sync */
+	bool		simple;			/* the command needs the simple protocol */
+	bool		pipelined;		/* all steps from at on are sent, and a Sync */
 	bool		sent;			/* the step at is sent */
 	bool		silent;			/* say nothing: the holder has dropped it */
 	bool		failed;			/* an error has been reported */
@@ -805,14 +806,13 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 		pgmc_wire_execute_size(exec) > BLOATED_SIZE;
 	task->flags = flags;
 	task->exec = exec;
-	task->pipelined = !needs_simple_protocol(exec) &&
-		!(reset_due(remote, exec->session) && pgmc_command_may_be_several(remote->reset_query));
+	task->simple = needs_simple_protocol(exec);
 	if (reset_due(remote, exec->session))
 		add_step(task, STEP_RESET);
 	if ((flags & PGMC_EXEC_BEGIN) &&
 		PQtransactionStatus(remote->conn) == PQTRANS_IDLE)
 		add_step(task, STEP_BEGIN);
-	if ((flags & PGMC_EXEC_ASK) && task->pipelined)
+	if ((flags & PGMC_EXEC_ASK) && !task->simple)
 	{
 		add_step(task, STEP_PREPARE);
 		add_step(task, STEP_DESCRIBE);
@@ -849,7 +849,6 @@ begin_answered(Task *task)
 	task->nsteps = task->at = 0;
 	if (task->failed || task->silent)
 		return;
-	task->pipelined = true;
 	add_step(task, STEP_MAIN_PREPARED);
 }
 
@@ -906,8 +905,6 @@ pgmc_remote_drop_task(PgmcRemote *remote)
 	/* a step that isn't sent yet never will be */
 	if (!task->pipelined)
 		task->nsteps = Min(task->nsteps, task->at + (task->sent ? 1 : 0));
-	else if (!task->sent)
-		task->nsteps = task->at = 0;
 	pgmc_remote_cancel(remote);
 }
 
@@ -1071,11 +1068,23 @@ expect_step(PgmcRemote *remote)
 		PQsetSingleRowMode(remote->conn);
 }
 
+/* Must the next step go by the simple protocol, and the others wait for it? */
+static bool
+goes_alone(const PgmcRemote *remote)
+{
+	const Task *task = &remote->task;
+
+	return task->simple || task->kind != TASK_EXECUTE || task->fixed_up ||
+		(task->steps[task->at] == STEP_RESET &&
+		 pgmc_command_may_be_several(remote->reset_query));
+}
+
 static bool
 send_steps(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 
+	task->pipelined = !goes_alone(remote);
 	if (task->pipelined)
 	{
 		if (!PQenterPipelineMode(remote->conn))

@@ -516,24 +516,23 @@ pgmc_server_resolve(const char *name)
 bool
 pgmc_server_own_key(const PgmcKey *key)
 {
-	HeapTuple	tuple;
-	Oid			umid;
-	char	   *role;
+	PgmcConninfo info = {0};
+	bool		password_required;
+	const char *login;
 
 	if (key->dbid != MyDatabaseId ||
 		GetForeignServerExtended(key->serverid, FSV_MISSING_OK) == NULL ||
 		!pgmc_server_usage_ok(key->serverid, GetUserId()))
 		return false;
-	umid = find_mapping(GetUserId(), key->serverid, &tuple);
-	if (OidIsValid(umid))
-		ReleaseSysCache(tuple);
-	if (umid != key->umid)
+	if (read_mapping(GetUserId(), key->serverid, &info,
+					 &password_required) != key->umid)
 		return false;
 
 	/* without a mapping, and with one that names no user, roles are apart */
-	role = GetUserNameFromId(GetUserId(), true);
-	return OidIsValid(umid) ||
-		(role != NULL && strcmp(role, NameStr(key->login)) == 0);
+	login = pgmc_conninfo_get(&info, "user");
+	if (login == NULL)
+		login = GetUserNameFromId(GetUserId(), true);
+	return login != NULL && strcmp(login, NameStr(key->login)) == 0;
 }
 
 static void

@@ -654,6 +654,10 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 
 	pgmc_server_check_password(server);
 	check_registry();
+
+	/* the registry doesn't know of one that was revoked */
+	if (scope != PGMC_SCOPE_CALL && pgmc_session_find(server) != NULL)
+		raise_refused(server, PGMC_HELD_BY_SELF, false);
 	hold = make_hold(server, scope);
 	PG_TRY();
 	{

@@ -118,12 +118,12 @@ pgmc_static_attach(Size size, PgmcSegmentInit init)
 		return dsm_segment_address(segment);
 
 	LWLockAcquire(&area->lock, LW_EXCLUSIVE);
-	if (area->layout > PGMC_LAYOUT)
+	if (area->layout > PGMC_LAYOUT && init != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a newer library of pgmc is in use on this server"),
 				 errhint("Reconnect, so that this session loads the new library.")));
-	if (area->layout < PGMC_LAYOUT && init == NULL)
+	if (area->layout != PGMC_LAYOUT && init == NULL)
 	{
 		LWLockRelease(&area->lock);
 		return NULL;

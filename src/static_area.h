@@ -25,7 +25,7 @@ typedef void (*PgmcSegmentInit) (void *segment, Size size, int tranche);
 /*
  * Attach the registry's segment of this library's layout for the life of this
  * process.  Where there is none yet, make it first; or without init return
- * NULL.  Takes the area's own lock.
+ * NULL, also where a newer library is in use.  Takes the area's own lock.
  *
  * Errors: 53200 no room for the static area (hint: preload); 55000 a newer
  * library is in use; whatever dsm_create raises.

@@ -78,7 +78,6 @@ my @calls = (
 	"SELECT * FROM pgmc.query('SELECT 1') AS q(i int)",
 	"SELECT pgmc.execute_on('%s', 'INSERT INTO t VALUES (''lost'')')",
 	"SELECT * FROM pgmc.query_on('%s', 'SELECT 1') AS q(i int)",
-	"SELECT pgmc.execute_many('INSERT INTO t VALUES (\$1)', ARRAY['lost', 'lost'])",
 	'SELECT pgmc.commit()',
 	"SELECT pgmc.commit('%s')",
 	'SELECT pgmc.rollback()',
@@ -166,8 +165,6 @@ my %doing = (
 	streaming => "SELECT count(*) FROM pgmc.query('SELECT generate_series(1, 2000000000)') AS g(i int)",
 	'skipping rows' => "SELECT pgmc.execute('SELECT generate_series(1, 2000000000)')",
 	sending => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600) WHERE \$1 IS NOT NULL', repeat('x', 200000000))",
-	'sending many' => "SELECT pgmc.execute_many('INSERT INTO t SELECT ''lost'' FROM pg_sleep(1) WHERE \$1 > 0',
-		(SELECT array_agg(i) FROM generate_series(1, 1000) AS i))",
 	committing => "SELECT pgmc.execute('INSERT INTO slow VALUES (''lost'')'), pgmc.commit()",
 	'in autocommit' => "SELECT pgmc.set_autocommit(true), pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')");
 

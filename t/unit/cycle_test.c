@@ -10,7 +10,7 @@
 #include "tap.h"
 
 #define MAX_NODES	10
-#define GRAPHS		50000
+#define GRAPHS		200000
 
 typedef struct Graph
 {
@@ -62,46 +62,61 @@ holds(const PgmcNode *node, unsigned stuck)
 	return node->all ? all : any;
 }
 
-/* Does each of the set wait for each other, directly or not, within it? */
-static bool
-all_connected(const Graph *g, unsigned set)
+/* Whom does the node wait for, directly or not, in the set? */
+static unsigned
+reached_from(const Graph *g, int from, unsigned set)
 {
-	bool		way[MAX_NODES][MAX_NODES] = {{false}};
+	unsigned	reached = 0;
+	bool		changed = true;
 
-	for (int i = 0; i < g->n; i++)
-		for (int e = 0; e < g->nodes[i].nedges; e++)
-			if ((set >> i & 1) != 0 && (set >> g->edges[i][e] & 1) != 0)
-				way[i][g->edges[i][e]] = true;
-	for (int k = 0; k < g->n; k++)
+	while (changed)
+	{
+		changed = false;
 		for (int i = 0; i < g->n; i++)
-			for (int j = 0; j < g->n; j++)
-				way[i][j] = way[i][j] || (way[i][k] && way[k][j]);
+			for (int e = 0; e < g->nodes[i].nedges; e++)
+			{
+				unsigned	to = 1U << g->edges[i][e] & set & ~reached;
+
+				if (to == 0 || (i != from && (reached >> i & 1) == 0))
+					continue;
+				reached |= to;
+				changed = true;
+			}
+	}
+	return reached;
+}
+
+/* Is each of the set stuck by the others, and waits for each other one? */
+static bool
+is_deadlock(const Graph *g, unsigned set)
+{
 	for (int i = 0; i < g->n; i++)
-		for (int j = 0; j < g->n; j++)
-			if ((set >> i & 1) != 0 && (set >> j & 1) != 0 && !way[i][j])
-				return false;
+		if ((set >> i & 1) != 0 &&
+			(!holds(&g->nodes[i], set) || reached_from(g, i, set) != set))
+			return false;
 	return true;
 }
 
-/*
- * By trying all sets with 0 in them: the largest whose members are stuck by
- * each other.  Two of them together are one, too, as 0 connects them.
- */
+/* By trying all sets: the largest deadlock with node 0 in it */
 static unsigned
 deadlock_of_zero(const Graph *g)
 {
 	unsigned	largest = 0;
 
 	for (unsigned set = 1; set < 1U << g->n; set += 2)
-	{
-		bool		stuck = true;
-
-		for (int i = 0; i < g->n && stuck; i++)
-			stuck = (set >> i & 1) == 0 || holds(&g->nodes[i], set);
-		if (stuck && all_connected(g, set))
+		if (is_deadlock(g, set))
 			largest |= set;
-	}
 	return largest;
+}
+
+static unsigned
+set_of(const int *path, int members)
+{
+	unsigned	set = 0;
+
+	for (int i = 0; i < members; i++)
+		set |= 1U << path[i];
+	return set;
 }
 
 /* Is it a way along edges from 0 that comes back to it, each node once? */
@@ -122,43 +137,35 @@ is_circle(const Graph *g, const int *path, int length)
 	return true;
 }
 
-/* What the finder says: the set, 0 for none; ~0 if it contradicts itself */
-static unsigned
-find(const Graph *g)
+/* Is the found one what it should be: a circle, then others, nobody twice? */
+static bool
+is_answer(const Graph *g, const int *path, int length, int members)
 {
-	int			path[MAX_NODES];
-	bool		members[MAX_NODES];
-	int			length = pgmc_find_cycle(g->nodes, g->n, path);
-	unsigned	set = 0;
+	unsigned	seen = 0;
 
-	if (!pgmc_find_deadlock(g->nodes, g->n, members))
-		return length == 0 ? 0 : ~0U;
-	for (int i = 0; i < g->n; i++)
-		set |= members[i] ? 1U << i : 0;
-	for (int i = 0; i < length; i++)
-		if (!members[path[i]])
-			return ~0U;
-	return is_circle(g, path, length) ? set : ~0U;
-}
-
-static int
-count(unsigned set)
-{
-	int			n = 0;
-
-	for (; set != 0; set >>= 1)
-		n += set & 1;
-	return n;
+	if (!is_circle(g, path, length) || members < length || members > g->n)
+		return false;
+	for (int i = 0; i < members; i++)
+	{
+		if (path[i] < 0 || path[i] >= g->n || (seen >> path[i] & 1) != 0)
+			return false;
+		seen |= 1U << path[i];
+	}
+	return true;
 }
 
 /* Expects a deadlock of so many members, 0 for none. */
 static void
 expect(const Graph *g, int members, const char *name)
 {
-	unsigned	set = find(g);
+	int			path[MAX_NODES];
+	int			found_members;
+	int			found = pgmc_find_cycle(g->nodes, g->n, path, &found_members);
 
-	if (!ok(count(set) == members, "%s", name))
-		printf("# found %x\n", set);
+	if (!ok(members == 0 ? found == 0 :
+			found > 0 && found_members == members &&
+			is_answer(g, path, found, members), "%s", name))
+		printf("# length %d, members %d\n", found, found_members);
 }
 
 /* ---- known graphs ---- */
@@ -277,6 +284,26 @@ test_all(void)
 	edge(&g, 2, 3);
 	edge(&g, 3, 2);
 	expect(&g, 0, "a pool of two, one holder is in a circle of its own");
+
+	start(&g, 4);
+	edge(&g, 0, 1);
+	edge(&g, 1, 0);
+	edge(&g, 1, 2);
+	edge(&g, 2, 3);
+	edge(&g, 3, 2);
+	expect(&g, 2, "another deadlock behind one's own");
+
+	/* 0 and 1 hold a pool and wait for 2 and 3, who wait for the pool */
+	start(&g, 4);
+	edge(&g, 0, 2);
+	edge(&g, 1, 3);
+	for (int i = 2; i < 4; i++)
+	{
+		g.nodes[i].all = true;
+		edge(&g, i, 0);
+		edge(&g, i, 1);
+	}
+	expect(&g, 4, "each holder of a pool waits for another waiter");
 }
 
 /* ---- random graphs ---- */
@@ -312,25 +339,28 @@ static void
 test_random(void)
 {
 	Graph		g;
+	int			path[MAX_NODES];
 	int			wrong = 0;
-	int			deadlocks = 0;
+	int			circles = 0;
 
 	for (int i = 0; i < GRAPHS && wrong == 0; i++)
 	{
-		unsigned	expected;
+		int			length;
+		int			members;
 
 		make_random(&g);
-		expected = deadlock_of_zero(&g);
-		if (find(&g) != expected)
+		length = pgmc_find_cycle(g.nodes, g.n, path, &members);
+		if (set_of(path, members) != deadlock_of_zero(&g) ||
+			(length > 0 && !is_answer(&g, path, length, members)))
 		{
 			show(&g);
 			wrong++;
 		}
-		deadlocks += expected != 0;
+		circles += length > 0;
 	}
 	ok(wrong == 0, "%d random graphs, as by the definition", GRAPHS);
-	ok(deadlocks > GRAPHS / 20 && deadlocks < GRAPHS * 19 / 20,
-	   "both kinds of them: %d deadlocks", deadlocks);
+	ok(circles > GRAPHS / 20 && circles < GRAPHS * 19 / 20,
+	   "both kinds of them: %d deadlocks", circles);
 }
 
 int
