@@ -1574,7 +1574,9 @@ pgmc_remote_advance(PgmcRemote *remote, bool readable, StringInfo out)
 			advance_cancel(remote);
 		if (remote->conn != NULL && readable && !PQconsumeInput(remote->conn))
 			remote->eof = true;
-		if (remote->conn != NULL)
+
+		/* libpq may have notices to tell then, which can't go inside a row */
+		if (remote->conn != NULL && remote->row == NULL)
 			drop_notifications(remote);
 		if (remote->state == PGMC_REMOTE_READY &&
 			(remote->eof || connection_ended(remote)))
