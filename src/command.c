@@ -137,3 +137,18 @@ pgmc_command_may_be_copy(const char *command)
 	return pg_strncasecmp(command, "copy", 4) == 0 ||
 		strncmp(command, "--", 2) == 0 || strncmp(command, "/*", 2) == 0;
 }
+
+bool
+pgmc_command_may_commit(const char *command)
+{
+	while (command != NULL)
+	{
+		command += strspn(command, SPACES ";");
+		if (pg_strncasecmp(command, "commit", 6) == 0 ||
+			pg_strncasecmp(command, "end", 3) == 0 ||
+			pg_strncasecmp(command, "prepare", 7) == 0)
+			return true;
+		command = strchr(command, ';');
+	}
+	return false;
+}

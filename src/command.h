@@ -15,4 +15,7 @@ extern bool pgmc_command_may_be_several(const char *command);
 /* May this be a COPY, or is it hidden behind a comment what it is? */
 extern bool pgmc_command_may_be_copy(const char *command);
 
+/* May this, or a command in it, be one that commits?  Not one that hides it. */
+extern bool pgmc_command_may_commit(const char *command);
+
 #endif							/* PGMC_COMMAND_H */

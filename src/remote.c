@@ -76,6 +76,8 @@ typedef struct Task
 	uint8		flags;			/* PGMC_EXEC_... */
 	const PgmcExecute *exec;
 	TransactionId xid;			/* that a COMMIT is to commit, where known */
+	bool		ends_xact;		/* the holder's command may be a COMMIT */
+	bool		own_commit;		/* one of several commands was one */
 	StepKind	steps[MAX_STEPS];
 	int			nsteps;
 	int			at;				/* step whose results are due */
@@ -119,6 +121,9 @@ struct PgmcRemote
 	/* of the open connection */
 	int			backend_pid;
 	bool		same_cluster;
+	PGPROC	   *proc;			/* the backend's where same_cluster, or NULL */
+	TransactionId xid;			/* of its open transaction as of the last
+								 * command, where known */
 	bool		used_password;
 	uint64		options_hash;
 	int			idle_timeout;	/* milliseconds, 0: none */
@@ -397,6 +402,8 @@ pgmc_remote_close(PgmcRemote *remote)
 	remote->retry_at = 0;
 	remote->backend_pid = 0;
 	remote->same_cluster = false;
+	remote->proc = NULL;
+	remote->xid = InvalidTransactionId;
 	remote->used_password = false;
 	remote->bloated = false;
 	remote->last_user = 0;
@@ -412,7 +419,8 @@ in_doubt(const PgmcRemote *remote)
 	const Task *task = &remote->task;
 	bool		commits = task->kind == TASK_COMMIT ||
 	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
-	 (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)));
+	 (task->ends_xact ||
+	  (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))));
 
 	/* the server's last words, where it had any, say that it hadn't */
 	return commits && task->sent && !task->failed && !task->committed &&
@@ -472,6 +480,8 @@ lose(PgmcRemote *remote)
 													   RESOLVE_EVERY_MS);
 		return;
 	}
+	if (task->own_commit)
+		remote->error_sqlstate = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	if (remote->error_sqlstate == 0)
 		remote->error_sqlstate = in_doubt(remote) ?
 			ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN : ERRCODE_CONNECTION_FAILURE;
@@ -730,6 +740,8 @@ finish_opening(PgmcRemote *remote)
 	PQsetnonblocking(remote->conn, 1);
 	remote->backend_pid = PQbackendPID(remote->conn);
 	remote->same_cluster = prove_same_cluster(remote->conn);
+	if (remote->same_cluster)
+		remote->proc = BackendPidGetProc(remote->backend_pid);
 	remote->used_password = PQconnectionUsedPassword(remote->conn);
 	remote->encoding = MemoryContextStrdup(remote->open_context,
 										   encoding ? encoding : "");
@@ -770,7 +782,8 @@ begin_task(PgmcRemote *remote, TaskKind kind, uint16 seq)
 	task->seq = seq;
 	remote->state = PGMC_REMOTE_BUSY;
 	remote->event = PGMC_REMOTE_NOTHING;
-	set_error(remote, 0, "");
+	if (!remote->eof)
+		set_error(remote, 0, "");
 	return task;
 }
 
@@ -796,17 +809,73 @@ needs_simple_protocol(const PgmcExecute *exec)
 		(pgmc_command_may_be_several(exec->command) || pgmc_command_may_be_copy(exec->command));
 }
 
+static void
+drop_notifications(PgmcRemote *remote)
+{
+	PGnotify   *notify;
+
+	while ((notify = PQnotifies(remote->conn)) != NULL)
+		PQfreemem(notify);
+}
+
+/*
+ * To be called before something is sent that may commit.  A server that has
+ * ended the connection won't read it, and where it finds out by that, libpq
+ * never sees its last words: so they are read first, and nothing is sent.
+ */
+static void
+hear_last_words(PgmcRemote *remote)
+{
+	if (!PQconsumeInput(remote->conn))
+		remote->eof = true;
+	drop_notifications(remote); /* has libpq look at what there is */
+	if (remote->error_sqlstate != 0)
+		remote->eof = true;
+}
+
+/*
+ * The transaction that the loopback backend is in; 0: none that has a number,
+ * not our cluster, or it is ending.
+ */
+static TransactionId
+backend_xid(const PgmcRemote *remote)
+{
+	const volatile PGPROC *proc = remote->proc;
+
+	return proc == NULL || proc->pid != remote->backend_pid ?
+		InvalidTransactionId : proc->xid;
+}
+
+/*
+ * The transaction that a COMMIT is to commit.  A backend that was terminated
+ * just before has aborted it, and what it says to that may never arrive.
+ */
+static TransactionId
+open_xid(const PgmcRemote *remote)
+{
+	TransactionId xid = backend_xid(remote);
+
+	return TransactionIdIsValid(xid) ? xid : remote->xid;
+}
+
 void
 pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 					const PgmcExecute *exec)
 {
-	Task	   *task = begin_task(remote, TASK_EXECUTE, seq);
+	bool		may_commit = pgmc_command_may_commit(exec->command);
+	Task	   *task;
 
+	if (may_commit || (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)))
+		hear_last_words(remote);
+	task = begin_task(remote, TASK_EXECUTE, seq);
 	remote->bloated = remote->bloated ||
 		pgmc_wire_execute_size(exec) > BLOATED_SIZE;
 	task->flags = flags;
 	task->exec = exec;
 	task->simple = needs_simple_protocol(exec);
+	task->ends_xact = may_commit;
+	if (task->ends_xact && !pgmc_command_may_be_several(exec->command))
+		task->xid = open_xid(remote);
 	if (reset_due(remote, exec->session))
 		add_step(task, STEP_RESET);
 	if ((flags & PGMC_EXEC_BEGIN) &&
@@ -852,23 +921,14 @@ begin_answered(Task *task)
 	add_step(task, STEP_MAIN_PREPARED);
 }
 
-/* the transaction that the loopback backend is in; 0: none, or not our cluster */
-static TransactionId
-backend_xid(const PgmcRemote *remote)
-{
-	PGPROC	   *proc = remote->same_cluster ?
-	BackendPidGetProc(remote->backend_pid) : NULL;
-
-	return proc == NULL ? InvalidTransactionId :
-		*(volatile TransactionId *) &proc->xid;
-}
-
 void
 pgmc_remote_commit(PgmcRemote *remote, uint16 seq)
 {
-	Task	   *task = begin_task(remote, TASK_COMMIT, seq);
+	Task	   *task;
 
-	task->xid = backend_xid(remote);
+	hear_last_words(remote);
+	task = begin_task(remote, TASK_COMMIT, seq);
+	task->xid = open_xid(remote);
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 		add_step(task, STEP_COMMIT);
 }
@@ -1225,6 +1285,8 @@ complete_step(PgmcRemote *remote, PGresult *res)
 		case STEP_MAIN:
 		case STEP_MAIN_PREPARED:
 			task->rows = tuples_of(res);
+			task->own_commit = task->own_commit ||
+				(task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0);
 			if (status == PGRES_TUPLES_OK && !task->described && rows_wanted(task))
 				send_describe(remote, res, describe_flags(task));
 			task->described = false;
@@ -1415,6 +1477,8 @@ finish_task(PgmcRemote *remote)
 	remote->state = PGMC_REMOTE_READY;
 	done.xact_status = pgmc_remote_xact_status(remote);
 	done.rows = task->rows;
+	remote->xid = done.xact_status == PGMC_XACT_IDLE ? InvalidTransactionId :
+		backend_xid(remote);
 	if (!task->silent)
 		pgmc_wire_done(remote->out, task->done_flags, task->seq, &done);
 	remote->event = PGMC_REMOTE_DONE;
@@ -1471,15 +1535,6 @@ advance_task(PgmcRemote *remote)
 		else if (!fix_up(remote))
 			finish_task(remote);
 	}
-}
-
-static void
-drop_notifications(PgmcRemote *remote)
-{
-	PGnotify   *notify;
-
-	while ((notify = PQnotifies(remote->conn)) != NULL)
-		PQfreemem(notify);
 }
 
 static void

@@ -873,6 +873,17 @@ check_outcome(PgmcHold *hold, const PgmcOutcome *outcome, const char *command)
 				 errdetail("It has been rolled back.")));
 }
 
+/* A commit that is proved is no error, whatever became of the connection. */
+static void
+warn_if_lost(const PgmcHold *hold, const PgmcOutcome *outcome)
+{
+	if (outcome->flags & PGMC_DONE_LOST)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection of server \"%s\" was lost right after the transaction was committed",
+						NameStr(hold->srvname))));
+}
+
 void
 pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 					 PgmcSink *sink, PgmcDone *done)
@@ -881,6 +892,7 @@ pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 
 	pgmc_talk_execute(hold, exec, flags, sink, &outcome);
 	check_outcome(hold, &outcome, exec->command);
+	warn_if_lost(hold, &outcome);
 	*done = outcome.done;
 }
 
@@ -912,11 +924,7 @@ pgmc_session_commit(PgmcHold *hold)
 		return;
 	pgmc_talk_simple(hold, PGMC_REQUEST_COMMIT, &outcome);
 	check_outcome(hold, &outcome, NULL);
-	if (outcome.flags & PGMC_DONE_LOST)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("connection of server \"%s\" was lost right after the transaction was committed",
-						NameStr(hold->srvname))));
+	warn_if_lost(hold, &outcome);
 	if (outcome.flags & PGMC_DONE_NOT_COMMITTED)
 		ereport(ERROR,
 				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),

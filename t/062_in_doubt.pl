@@ -1,0 +1,227 @@
+# The loopback backend is terminated around COMMIT, in every moment: what is reported as committed is
+# there, what is reported as lost (08006) is not, and 08007 is for what nobody can know.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgmcTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# commit_delay (which needs fsync) makes room for a signal between the commit and its report
+my $node = start_server('doubt', init => [ allows_streaming => 1 ],
+	conf => "fsync = on\ncommit_delay = 1000\ncommit_siblings = 0\n");
+my $admin = session($node, options => '-c synchronous_commit=local');
+my $holder = session($node, options => '-c synchronous_commit=local');
+my $next = session($node, options => '-c synchronous_commit=local');
+
+$admin->value(<<END);
+CREATE SERVER a FOREIGN DATA WRAPPER pgmc;
+CREATE SERVER b FOREIGN DATA WRAPPER pgmc;
+CREATE TABLE t (id text);
+CREATE TABLE slow (id text);
+CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql
+	AS \$\$ BEGIN PERFORM pg_sleep(600); RETURN NULL; END \$\$;
+CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON slow
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang();
+END
+
+sub terminate
+{
+	return $admin->value("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND backend_type = 'client backend'");
+}
+
+# ---- before the commit ----
+
+my %before = (
+	commit => "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO slow VALUES (''lost'')'), pgmc.commit()",
+	autonomous => "SELECT pgmc.autonomous('INSERT INTO slow VALUES (''lost'')')",
+	autocommit => "SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('INSERT INTO slow VALUES (''lost'')')",
+	'own COMMIT' => "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO slow VALUES (''lost'')'), pgmc.execute('COMMIT')");
+for my $how (sort keys %before)
+{
+	$holder->send($before{$how});
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'PgSleep'");
+	terminate();
+	is_state($holder, undef, '08006', "$how: terminated before the commit");
+	is($admin->value('SELECT count(*) FROM slow'), '0', "$how: nothing is there");
+	is_free($next, $how);
+	is_clean($admin, $how);
+}
+
+$holder->send("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''own''); COMMIT; SELECT pg_sleep(600)')");
+wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE application_name LIKE 'pgmc%' AND wait_event = 'PgSleep'");
+terminate();
+is_state($holder, undef, '08007', 'terminated after a COMMIT in a string');
+is($admin->value("SELECT count(*) FROM t WHERE id = 'own'"), '1', 'which was done');
+is_clean($admin, 'terminated after a COMMIT in a string');
+
+# ---- after it, before it is told: in the wait for a synchronous standby ----
+
+$admin->value("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+$admin->value('SELECT pg_reload_conf()');
+wait_for($admin, "SELECT setting = 'nobody' FROM pg_settings WHERE name = 'synchronous_standby_names'");
+
+my %after = (
+	commit => [ '', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''%s'')'), pgmc.commit(), 'went on'" ],
+	'commit of a savepoint' => [
+		'', "SELECT pgmc.acquire(), pgmc.execute('SAVEPOINT s; INSERT INTO t VALUES (''%s''); RELEASE s'), pgmc.commit(), 'went on'"
+	],
+	'commit with a notification' => [
+		'', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''%s''); NOTIFY x'), pgmc.commit(), 'went on'"
+	],
+	autonomous => [ '08007', "SELECT pgmc.autonomous('INSERT INTO t VALUES (''%s'')')" ],
+	'autonomous with parameters' => [ '08007', "SELECT pgmc.autonomous('INSERT INTO t VALUES (\$1)', '%s')" ],
+	'autonomous of several commands' => [ '08007', "SELECT pgmc.autonomous('SELECT 1; INSERT INTO t VALUES (''%s'')')" ],
+	autocommit => [
+		'08007', "SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('INSERT INTO t VALUES (''%s'')')"
+	],
+	'own COMMIT' => [
+		'', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''%s'')'), pgmc.execute('COMMIT'), 'went on'"
+	],
+	'own COMMIT in a string' => [
+		'08007', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''%s''); COMMIT')"
+	]);
+for my $how (sort keys %after)
+{
+	my ($state, $sql) = @{ $after{$how} };
+
+	$admin->value('SELECT pgmc.close()');
+	$holder->send(sprintf $sql, $how);
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'", $how);
+	$next->send("SELECT pgmc.acquire('pgmc_loopback', '20 s'); SELECT pgmc.transaction_status()");
+	is_waiting($admin, 1);
+	terminate();
+	$holder->result;
+	like(sqlstate($holder->{err}), qr/^(?:$state)$/, "$how: terminated after the commit") || diag($holder->{err});
+	is($admin->value("SELECT count(*) FROM t WHERE id = '$how'"), '1', "$how: it is there");
+	isnt(sqlstate($holder->{err}), '08006', "$how: so it is not reported as lost");
+	if ($state eq '')
+	{
+		like($holder->{out}, qr/went on/, "$how: the caller goes on");
+		like($holder->{err}, qr/^WARNING:  08006: .*was lost right after the transaction was committed/m,
+			"$how: with a warning");
+		is_state($holder, "SELECT pgmc.execute('SELECT 1')", '08006', "$how: the hold is broken");
+	}
+	elsif (sqlstate($holder->{err}) eq '08007')
+	{
+		like($holder->{err}, qr/not known whether/, "$how: in doubt");
+	}
+	$holder->run('SELECT pgmc.release_all()');
+	$next->ok("$how: the next one gets it");
+	is($next->{out}, "\nidle", "$how: idle");
+	$next->value('SELECT pgmc.release()');
+	is_clean($admin, $how);
+}
+
+$admin->value('ALTER SYSTEM RESET synchronous_standby_names');
+$admin->value('SELECT pg_reload_conf()');
+is_free($next, 'after doubts');
+is_clean($admin, 'after doubts');
+
+# ---- in any moment ----
+
+$admin->value(<<END);
+CREATE TABLE work (who int, n int);
+CREATE TABLE told (who int, n int, what text, why text);
+CREATE FUNCTION work(me int, server name, rounds int) RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE
+	what text;
+	why text;
+BEGIN
+	FOR n IN 1 .. rounds LOOP
+		BEGIN
+			PERFORM pgmc.acquire(server, '20 s');
+			PERFORM pgmc.execute('INSERT INTO work VALUES (\$1, \$2)', me, n);
+			IF n % 2 = 0 THEN
+				PERFORM pgmc.execute('SAVEPOINT s');
+				PERFORM pgmc.execute('UPDATE work SET n = n WHERE who = \$1 AND n = \$2', me, n);
+			END IF;
+			PERFORM pgmc.commit();
+			what := 'committed';
+			PERFORM pgmc.release();
+		EXCEPTION WHEN OTHERS THEN
+			GET STACKED DIAGNOSTICS why = PG_EXCEPTION_DETAIL;
+			what := CASE WHEN what = 'committed' THEN what ELSE SQLSTATE END;
+		END;
+		INSERT INTO told VALUES (me, n, what, why);
+		what := NULL;
+	END LOOP;
+END \$\$;
+CREATE FUNCTION work_alone(me int, rounds int) RETURNS void LANGUAGE plpgsql AS \$\$
+DECLARE
+	what text;
+BEGIN
+	FOR n IN 1 .. rounds LOOP
+		BEGIN
+			PERFORM pgmc.autonomous('INSERT INTO work VALUES (\$1, \$2)', me, n);
+			what := 'committed';
+		EXCEPTION WHEN OTHERS THEN
+			what := SQLSTATE;
+		END;
+		INSERT INTO told VALUES (me, n, what);
+	END LOOP;
+END \$\$;
+-- terminate those that are about to commit, or whatever they do
+CREATE FUNCTION strike() RETURNS int LANGUAGE plpgsql AS \$\$
+DECLARE
+	strikes int := 0;
+BEGIN
+	WHILE (SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT work%' AND state = 'active') > 0 LOOP
+		PERFORM pg_sleep(random() * 0.006);
+		IF strikes % 3 = 0 THEN
+			FOR i IN 1 .. 200 LOOP
+				PERFORM pg_stat_clear_snapshot();
+				EXIT WHEN EXISTS (SELECT FROM pg_stat_activity
+					WHERE application_name LIKE 'pgmc%' AND state = 'active' AND query LIKE 'COMMIT%');
+			END LOOP;
+		END IF;
+		PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name LIKE 'pgmc%' AND backend_type = 'client backend';
+		PERFORM pg_stat_clear_snapshot();
+		strikes := strikes + 1;
+	END LOOP;
+	RETURN strikes;
+END \$\$;
+END
+my $rounds = 400;
+my $alone = session($node);
+$holder->send("SELECT work(1, 'a', $rounds)");
+$next->send("SELECT work(2, 'b', $rounds)");
+$alone->send("SELECT work_alone(3, $rounds)");
+wait_for($admin, "SELECT count(*) = 3 FROM pg_stat_activity WHERE query LIKE 'SELECT work%' AND state = 'active'
+	AND pid <> pg_backend_pid()");
+my $strikes = $admin->value('SELECT strike()');
+$_->result for $holder, $next, $alone;
+is(sqlstate($_->{err}), '', 'works in spite of all') for $holder, $next, $alone;
+note($admin->value("SELECT string_agg(concat_ws(' ', kind, what, c), ', ' ORDER BY kind, what) FROM
+	(SELECT who = 3 AS kind, what, count(*) AS c FROM told GROUP BY 1, 2) AS x") . "; $strikes strikes");
+cmp_ok($strikes, '>', 50, 'many strikes');
+cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = '08006'"), '>', 20, 'which lost many');
+cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = 'committed'"), '>', 100, 'but not all');
+is( $admin->value(
+		"SELECT count(*) FROM told WHERE what = 'committed'
+			AND NOT EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
+	'0', 'whatever is reported as committed is there');
+is( $admin->value(
+		"SELECT count(*) FROM told WHERE what = '08006'
+			AND EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
+	'0', 'whatever is reported as lost is not');
+is($admin->value("SELECT string_agg(DISTINCT why, '; ') FROM told WHERE what = '08007' AND who < 3"),
+	'', 'nothing is in doubt where the transaction has a number');
+is($admin->value("SELECT coalesce(string_agg(DISTINCT what, ' '), '') FROM told
+		WHERE what NOT IN ('committed', '08006', '08007', '08001')"), '', 'and nobody is told anything else');
+is_free($_, 'afterwards') for $holder, $next;
+is_clean($admin, 'afterwards');
+
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
+
+done_testing();
