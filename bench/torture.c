@@ -1045,6 +1045,8 @@ restart(const char *mode)
 			 opt_pg_ctl, opt_data, mode, opt_data);
 	if (system(command) != 0)
 		violation("restart failed: %s", command);
+	PQfinish(conn);
+	conn = NULL;
 	shared->down_until = now_us();
 	shared->down = 0;
 }

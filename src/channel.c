@@ -252,6 +252,21 @@ pgmc_channel_receive(PgmcChannel *channel, int slot, uint64 epoch, char *dst,
 	return state;
 }
 
+void
+pgmc_channel_wipe(PgmcChannel *channel, int slot, uint64 epoch)
+{
+	char	   *base;
+
+	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
+	base = mapped(channel, slot);
+	if (channel->epoch == epoch && base != NULL)
+	{
+		channel->request.read = channel->request.written;
+		memset(request_bytes(base), 0, PGMC_RING_SIZE);
+	}
+	LWLockRelease(&channel->lock);
+}
+
 /* Set one of the holder's flags, unless the hold is over. */
 static PgmcChannelState
 raise_flag(PgmcChannel *channel, uint64 epoch, bool *flag, uint16 seq)

@@ -96,6 +96,12 @@ extern PgmcChannelState pgmc_channel_receive(PgmcChannel *channel, int slot,
 											 Size length, Size *done,
 											 bool *wake);
 
+/*
+ * Take back what the worker hasn't read of the requests, and overwrite them:
+ * they had secrets, and nobody may come to read them.
+ */
+extern void pgmc_channel_wipe(PgmcChannel *channel, int slot, uint64 epoch);
+
 /* Ask the worker to drop the running request, or to cancel its statement. */
 extern PgmcChannelState pgmc_channel_ask_abort(PgmcChannel *channel, uint64 epoch);
 extern PgmcChannelState pgmc_channel_ask_cancel(PgmcChannel *channel,

@@ -1284,6 +1284,8 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			break;
 		case STEP_MAIN:
 		case STEP_MAIN_PREPARED:
+			if (PQntuples(res) > 0 && rows_wanted(task))
+				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
 			task->own_commit = task->own_commit ||
 				(task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0);

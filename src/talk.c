@@ -672,6 +672,7 @@ pgmc_talk_open(PgmcHold *hold, const PgmcOpen *open, PgmcOutcome *outcome)
 	PG_FINALLY();
 	{
 		explicit_bzero(head.data, head.len);
+		pgmc_channel_wipe(channel_of(hold), hold->slot, hold->epoch);
 	}
 	PG_END_TRY();
 }

@@ -130,7 +130,7 @@ $s[1]->run("SELECT pgmc.execute('SELECT 1')");
 is(sqlstate($s[1]->{err}), '22012', 'a failing reset_query is an error of the first command');
 $s[1]->run("\\set SHOW_CONTEXT always\nSELECT pgmc.release_all()");
 isnt(in_hold($s[2], 'SELECT pg_backend_pid()::text'), $pid, 'the connection is not passed on');
-is($admin->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid"), '0', '... but closed');
+ok(wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid", 'its end'), '... but closed');
 
 # caught: the hold is broken
 leave_in_hold($s[2], 'CREATE TEMP TABLE tt AS SELECT 1');
@@ -195,13 +195,13 @@ is($admin->value($backends), '4', 'still four backends');
 $_->run('SELECT pgmc.release_all()') for @crowd;
 wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 's'", 'idle_timeout');
 ok(1, 'all are closed after idle_timeout');
-is($admin->value($backends), '0', 'and so are the backends');
+ok(wait_for($admin, "SELECT ($backends) = 0", 'no backends'), 'and so are the backends');
 
 # no connection is opened that isn't needed; the surplus goes, the one in use stays
 in_hold($crowd[$_], 'SELECT 1') for 0 .. 15;
-is($admin->value($backends), '1', 'sixteen sessions, one after the other: one backend');
+is($admin->value("SELECT count(*) FROM pgmc.connections WHERE srvname = 's'"), '1', 'sixteen sessions, one after the other: one connection');
 $_->value("SELECT pgmc.acquire('s')") for @crowd[ 0 .. 3 ];
-is($admin->value($backends), '4', 'four at once: four');
+ok(wait_for($admin, "SELECT ($backends) = 4", 'four'), 'four at once: four');
 $_->value('SELECT pgmc.release()') for @crowd[ 0 .. 2 ];
 wait_for($admin, "SELECT count(*) = 1 FROM pgmc.connections WHERE srvname = 's'", 'the surplus');
 is($admin->value("SELECT state, holder_application_name FROM pgmc.connections WHERE srvname = 's'"), 'held|crowd3', 'the surplus is closed, what is held is not');

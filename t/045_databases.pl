@@ -162,7 +162,7 @@ END
 		}
 		wait_for($admin, $gone, $name);
 		ok(1, "$name: nothing is left");
-		is($admin->value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'd_login'"), '0', "$name: no backend either");
+		ok(wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'd_login'", $name), "$name: no backend either");
 		$dropper->value('CREATE EXTENSION pgmc') if $what =~ /EXTENSION|SCHEMA/;
 		$dropper->value("SET client_min_messages = warning; DROP SERVER IF EXISTS d CASCADE; DROP ROLE IF EXISTS d_login");
 	}

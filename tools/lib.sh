@@ -249,6 +249,21 @@ private_installation() {
 	PATH=$bin:$PATH
 }
 
+# For a pgmc that is compiled with gcc's sanitizers: its server must load their libraries first.
+# What they have to report goes into files sanitizer.* in $work.
+sanitize_server() {
+	do_as_user mv "$bin/postgres" "$bin/postgres.real"
+	do_as_user sh -c "cat >'$bin/postgres'; chmod 755 '$bin/postgres'" <<-END
+		#!/bin/sh
+		LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+		ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:log_path=$work/sanitizer
+		UBSAN_OPTIONS=print_stacktrace=1:log_path=$work/sanitizer
+		export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS
+		exec "$bin/postgres.real" "\$@"
+	END
+	export ASAN_OPTIONS=detect_leaks=0 # of the server-free tests
+}
+
 # make TARGET ... in $work/source, with the private installation
 make_source() {
 	run make -s -C "$work/source" PG_CONFIG="$bin/pg_config" "$@"
