@@ -1,0 +1,125 @@
+# The worker is terminated a thousand times while sessions acquire, run, stream and commit, and
+# waiters are cancelled ten thousand times: everybody is told the truth, no hold is lost.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PgmcTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = start_server('kills', conf => "log_statement = none\n");
+my $admin = session($node);
+my $striker = session($node);
+my @s = map { session($node) } 0 .. 2;
+
+$admin->value(<<END);
+CREATE TABLE work (who int, n int);
+CREATE TABLE told (who int, n int, what text);
+CREATE TABLE stop (now bool);
+CREATE PROCEDURE work(me int) LANGUAGE plpgsql AS \$\$
+DECLARE
+	what text;
+	n int := 0;
+BEGIN
+	WHILE NOT EXISTS (SELECT FROM stop) LOOP
+		n := n + 1;
+		BEGIN
+			IF me = 0 THEN
+				PERFORM pgmc.autonomous('INSERT INTO work VALUES (\$1, \$2)', me, n);
+			ELSE
+				PERFORM pgmc.acquire(timeout => '20 s');
+				PERFORM pgmc.execute('INSERT INTO work VALUES (\$1, \$2)', me, n);
+				PERFORM count(*) FROM pgmc.query('SELECT i, repeat(''x'', 100) FROM generate_series(1, 300) AS i') AS q(i int, x text);
+				PERFORM pgmc.commit();
+			END IF;
+			what := 'committed';
+			PERFORM pgmc.release_all();
+		EXCEPTION WHEN OTHERS THEN
+			what := SQLSTATE;
+		END;
+		INSERT INTO told VALUES (me, n, what);
+		COMMIT;
+	END LOOP;
+END \$\$;
+-- each worker in turn; not before it is there
+CREATE PROCEDURE strike(times int) LANGUAGE plpgsql AS \$\$
+DECLARE
+	last int := 0;
+	worker int;
+BEGIN
+	WHILE times > 0 LOOP
+		PERFORM pg_stat_clear_snapshot();
+		SELECT pid INTO worker FROM pg_stat_activity WHERE backend_type = 'pgmc worker' AND pid <> last;
+		IF worker IS NULL THEN
+			PERFORM pg_sleep(0.0005);
+			CONTINUE;
+		END IF;
+		PERFORM pg_sleep(random() * 0.012);
+		PERFORM pg_terminate_backend(worker);
+		last := worker;
+		times := times - 1;
+	END LOOP;
+END \$\$;
+END
+
+# ---- the worker ----
+
+my $times = 1000;
+$s[$_]->send("SET client_min_messages = error; CALL work($_)") for 0 .. $#s;
+$striker->send("CALL strike($times)");
+$striker->ok("the worker is terminated $times times");
+$admin->value('INSERT INTO stop VALUES (true)');
+$_->ok('in spite of it all go on') for @s;
+note($admin->value("SELECT string_agg(concat_ws(' ', what, c), ', ') FROM
+	(SELECT what, count(*) AS c FROM told GROUP BY what) AS x"));
+cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = 'committed'"), '>', 200, 'much is committed');
+cmp_ok($admin->value("SELECT count(*) FROM told WHERE what <> 'committed'"), '>', 200, 'much is lost');
+is( $admin->value(
+		"SELECT count(*) FROM told WHERE what = 'committed'
+			AND NOT EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
+	'0', 'what is reported as committed is there');
+is( $admin->value(
+		"SELECT count(*) FROM told WHERE what = '08006'
+			AND EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
+	'0', 'what is reported as lost is not');
+is( $admin->value(
+		"SELECT coalesce(string_agg(DISTINCT what, ' '), '') FROM told
+			WHERE what NOT IN ('committed', '08006', '08007')"),
+	'', 'and nobody is told anything else');
+is_free($_, 'after many workers') for @s;
+is_clean($admin, 'after many workers');
+
+# ---- waiters ----
+
+# they give up about when they would have been given it
+my $rounds = 4500;
+$admin->value('TRUNCATE stop');
+$_->send("SET statement_timeout = '1ms';\n" . "SELECT pgmc.acquire(), pgmc.release();\n" x $rounds) for @s;
+$striker->send("DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM stop) LOOP
+	PERFORM pgmc.acquire(timeout => '20 s'); PERFORM pg_sleep(0.001 + random() * 0.003); PERFORM pgmc.release();
+	END LOOP; END \$\$");
+my $cancelled = 0;
+for my $session (@s)
+{
+	$session->result;
+	$cancelled += () = $session->{err} =~ /^ERROR:  57014/mg;
+	my @others = grep { !/57014/ } $session->{err} =~ /^ERROR:  .*/mg;
+	is("@others", '', 'the others were told nothing else');
+	$session->run('RESET statement_timeout');
+}
+$admin->value('INSERT INTO stop VALUES (true)');
+$striker->ok('who is not cancelled gets its turns');
+note("$cancelled cancelled");
+cmp_ok($cancelled, '>', 2 * $rounds, 'most waits were cancelled, and the others not');
+is($admin->value('SELECT pgmc.try_acquire(); SELECT pgmc.release()'), 't', 'no hold is lost');
+is_free($_, 'after cancelled waits') for @s;
+is_clean($admin, 'after cancelled waits');
+
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
+
+done_testing();
