@@ -1502,6 +1502,8 @@ main(int argc, char **argv)
 		start_session(i);
 	torture();
 	stop_sessions();
+	PQfinish(conn);				/* may be dead already */
+	conn = NULL;
 	await_server();
 	prove();
 	printf("%-34s %d\n", "violations", shared->violations);
