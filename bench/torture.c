@@ -461,7 +461,10 @@ fate(bool ok)
 	return strcmp(state, "57014") == 0 ? JOB_CANCELLED : JOB_FAILED;
 }
 
-/* A call that may commit this job. */
+/*
+ * A call that may commit this job.  In the second form the call is a simple
+ * expression, and what strikes after it strikes in line 3.
+ */
 static bool
 run_committing(int64_t id, int percent, const char *call)
 {
@@ -469,7 +472,7 @@ run_committing(int64_t id, int percent, const char *call)
 	bool		ok;
 
 	set_job(id, JOB_COMMITTING);
-	if (chance(50))
+	if (chance(50) || strstr(call, " FROM pgmc.") != NULL)
 		ok = run_cancel(cancel_us, "SELECT %s", call);
 	else
 		ok = run_cancel(cancel_us, "DO $do$ DECLARE r text; BEGIN\nr := %s;\nNULL; END $do$", call);
@@ -1284,10 +1287,10 @@ check_usable(void)
 {
 	for (int i = 0; i < NSERVERS; i++)
 		if (!run("SELECT pgmc.acquire('%s', '10 s')", servers[i].name) ||
-			!run("SELECT pgmc.execute_on('%s', 'INSERT INTO work VALUES (0, %d, 0, 0, 0)')", servers[i].name, i) ||
+			!run("SELECT pgmc.execute_on('%s', 'INSERT INTO work VALUES (-1, %d, 0, 0, 0)')", servers[i].name, i) ||
 			!run("SELECT pgmc.commit('%s')", servers[i].name) ||
 			!run("SELECT pgmc.release('%s')", servers[i].name) ||
-			!run("SELECT pgmc.autonomous_on('%s', 'DELETE FROM work WHERE job = 0')", servers[i].name))
+			!run("SELECT pgmc.autonomous_on('%s', 'DELETE FROM work WHERE job = -1')", servers[i].name))
 			violation("server %s is not usable: %s %s", servers[i].name, state,
 					  PQerrorMessage(conn));
 }
@@ -1499,6 +1502,8 @@ main(int argc, char **argv)
 		start_session(i);
 	torture();
 	stop_sessions();
+	PQfinish(conn);				/* may be dead already */
+	conn = NULL;
 	await_server();
 	prove();
 	printf("%-34s %d\n", "violations", shared->violations);

@@ -176,20 +176,18 @@ forget_request(Slot *slot)
 	MemoryContextReset(slot->request_context);
 }
 
-static void
+/* False where the holder has gone already. */
+static bool
 start_open(int i, const PgmcOpen *open)
 {
 	Slot	   *slot = slots[i];
 
 	if (!pgmc_registry_set_opening(i))
-	{
-		/* the holder has gone already */
-		forget_request(slot);
-		return;
-	}
+		return false;
 	slot->lost_pending = false;
 	pgmc_channel_worker_wipe(pgmc_registry_channel(i), i);
 	pgmc_remote_open(slot->remote, open);
+	return true;
 }
 
 static void
@@ -231,8 +229,11 @@ start_request(int i)
 	{
 		if (pgmc_wire_read_open(slot->body, slot->frame.length, &open))
 		{
-			start_open(i, &open);
+			bool		started = start_open(i, &open);
+
 			explicit_bzero(slot->body, slot->frame.length);
+			if (!started)
+				forget_request(slot);
 		}
 		else
 			refuse(slot, "malformed request to open a connection");

@@ -261,6 +261,9 @@ sanitize_server() {
 		export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS
 		exec "$bin/postgres.real" "\$@"
 	END
+	# Debian's, for one, hangs in bindtextdomain
+	do_as_user timeout 20 "$bin/postgres" -V >"$work/log" 2>&1 ||
+		die "$pg_config: this server doesn't run with AddressSanitizer loaded; take one built without --enable-nls"
 	export ASAN_OPTIONS=detect_leaks=0 # of the server-free tests
 }
 
