@@ -70,8 +70,8 @@ for my $session (@victim)
 	my @others = grep { !/57014/ } $session->{err} =~ /^ERROR:  .*/mg;
 	is("@others", '', 'the others were told nothing else');
 }
-cmp_ok($cancelled, '>', 100, 'many were cancelled indeed');
-cmp_ok($cancelled, '<', 2 * $rounds - 100, 'and many were not');
+cmp_ok($cancelled, '>', 0, 'some were cancelled indeed');
+cmp_ok($cancelled, '<', 2 * $rounds, 'and not all of them');	# how many depends on the machine
 is_free($admin, 'after late cancels');
 is_clean($admin, 'after late cancels');
 
