@@ -4,7 +4,7 @@
  *		kills whatever they depend on.  bench/torture compiles and starts it.
  *
  *	torture --seed N --seconds N --sessions N --kill-ms N --crash-s N
- *		[--data DIRECTORY --pg-ctl PROGRAM]
+ *		[--data DIRECTORY --pg-ctl PROGRAM --log FILE]
  *
  * The server is the one that PGHOST and PGPORT name, the database PGDATABASE,
  * the user a superuser.  With --data, the server is restarted now and then, and
@@ -133,6 +133,7 @@ static int	opt_kill_ms = 200;
 static int	opt_crash_s = 10;
 static const char *opt_data;
 static const char *opt_pg_ctl = "pg_ctl";
+static const char *opt_log = "/dev/null";
 
 /* ---- tools ---- */
 
@@ -1044,8 +1045,11 @@ restart(const char *mode)
 	char		command[1000];
 
 	shared->down = 1;
-	snprintf(command, sizeof(command), "'%s' restart -D '%s' -m %s -t 60 -w -s >>'%s/torture.log' 2>&1",
-			 opt_pg_ctl, opt_data, mode, opt_data);
+	/* the program beside pg_ctl, be it another one than what is running */
+	snprintf(command, sizeof(command),
+			 "'%s' restart -D '%s' -p '%.*spostgres' -l '%s' -m %s -t 60 -w -s >/dev/null",
+			 opt_pg_ctl, opt_data, (int) (strlen(opt_pg_ctl) - strlen("pg_ctl")),
+			 opt_pg_ctl, opt_log, mode);
 	if (system(command) != 0)
 		violation("restart failed: %s", command);
 	PQfinish(conn);
@@ -1458,6 +1462,7 @@ read_options(int argc, char **argv)
 		{"--crash-s", &opt_crash_s, NULL},
 		{"--data", NULL, &opt_data},
 		{"--pg-ctl", NULL, &opt_pg_ctl},
+		{"--log", NULL, &opt_log},
 	};
 
 	for (int i = 1; i < argc; i += 2)

@@ -37,7 +37,7 @@ my ($out, $err) = run_command(
 	[
 		$program, '--seed', '1', '--seconds', '10', '--sessions', '16',
 		'--kill-ms', '100', '--crash-s', '3', '--data', $node->data_dir,
-		'--pg-ctl', $pg_ctl
+		'--pg-ctl', $pg_ctl, '--log', $node->logfile
 	]);
 
 note($out);
