@@ -38,6 +38,9 @@ sub leave_in_hold
 	return;
 }
 
+# the database's, whatever the locale of this machine made it
+my $encoding = $admin->value('SHOW server_encoding');
+
 # all kinds of state: how it is left, how it is seen, what is seen of it and where there is none
 my %state = (
 	SET => [ 'SET geqo_threshold = 19', 'SHOW geqo_threshold', '19', '12' ],
@@ -50,7 +53,7 @@ my %state = (
 	'SET SESSION AUTHORIZATION' => [ 'SET SESSION AUTHORIZATION somebody', 'SELECT current_setting(\'is_superuser\')', 'off', 'on' ],
 	'cursor' => [ 'DECLARE c CURSOR WITH HOLD FOR SELECT 1', 'SELECT count(*)::text FROM pg_cursors WHERE name = \'c\'', '1', '0' ],
 	'sequence value' => [ 'CREATE TEMP SEQUENCE ts; SELECT nextval(\'ts\')', 'SELECT (to_regclass(\'ts\') IS NOT NULL)::text', 'true', 'false' ],
-	'client_encoding' => [ 'SET client_encoding = LATIN1', 'SHOW client_encoding', 'UTF8', 'UTF8' ],
+	'client_encoding' => [ 'SET client_encoding = LATIN1', 'SHOW client_encoding', $encoding, $encoding ],
 	'time zone' => [ "SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'", 'SELECT current_setting(\'TimeZone\') = \'Asia/Tokyo\' OR current_setting(\'DateStyle\') LIKE \'German%\'', 't', 'f' ]);
 
 in_hold($s[0], 'SELECT 1');
