@@ -226,8 +226,8 @@ call_worker(void)
 
 /* ---- pools; the caller has the lock, exclusively where something changes ---- */
 
-static bool
-same_key(const PgmcKey *a, const PgmcKey *b)
+bool
+pgmc_same_key(const PgmcKey *a, const PgmcKey *b)
 {
 	return a->serverid == b->serverid && a->dbid == b->dbid &&
 		a->umid == b->umid &&
@@ -238,7 +238,7 @@ static int
 find_pool(const PgmcKey *key)
 {
 	for (int i = 0; i < reg->high_water; i++)
-		if (reg->pools[i].nconns > 0 && same_key(&reg->pools[i].key, key))
+		if (reg->pools[i].nconns > 0 && pgmc_same_key(&reg->pools[i].key, key))
 			return i;
 	return NOBODY;
 }
@@ -975,7 +975,7 @@ pgmc_registry_close_idle(int slot, const PgmcKey *key)
 
 	lock(LW_EXCLUSIVE);
 	idle = conn->state == PGMC_CONN_IDLE &&
-		same_key(&reg->pools[conn->pool].key, key);
+		pgmc_same_key(&reg->pools[conn->pool].key, key);
 	if (idle)
 		set_state(conn, PGMC_CONN_CLOSING);
 	unlock();

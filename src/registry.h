@@ -51,6 +51,8 @@ typedef struct PgmcKey
 	NameData	login;			/* role at the other end; zero-padded */
 } PgmcKey;
 
+extern bool pgmc_same_key(const PgmcKey *a, const PgmcKey *b);
+
 /* how the connection of a grant stands */
 typedef struct PgmcGrant
 {

@@ -701,13 +701,6 @@ pgmc_session_innermost(void)
 	return NULL;
 }
 
-static bool
-same_key(const PgmcKey *a, const PgmcKey *b)
-{
-	return a->dbid == b->dbid && a->serverid == b->serverid &&
-		a->umid == b->umid && namestrcmp((Name) &a->login, NameStr(b->login)) == 0;
-}
-
 PgmcHold *
 pgmc_session_find(const PgmcServer *server)
 {
@@ -717,7 +710,7 @@ pgmc_session_find(const PgmcServer *server)
 	{
 		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
 
-		if (hold->scope != PGMC_SCOPE_CALL && same_key(&hold->key, &server->key))
+		if (hold->scope != PGMC_SCOPE_CALL && pgmc_same_key(&hold->key, &server->key))
 			return hold;
 	}
 	return NULL;
@@ -799,7 +792,7 @@ pgmc_session_hold(const char *srvname)
 		if (hold == NULL)
 			raise_no_hold(NULL);
 		server = pgmc_server_resolve(NameStr(hold->srvname));
-		if (!same_key(&hold->key, &server->key))
+		if (!pgmc_same_key(&hold->key, &server->key))
 			raise_not_yours(hold);
 		return hold;
 	}

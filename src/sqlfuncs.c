@@ -81,13 +81,19 @@ resolve_or_default(const char *name)
 	return pgmc_server_resolve(name != NULL ? name : pgmc_default_server);
 }
 
-static const char *
-command_argument(FunctionCallInfo fcinfo, int argno)
+static void
+check_command(FunctionCallInfo fcinfo, int argno)
 {
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("command must not be null")));
+}
+
+static const char *
+command_argument(FunctionCallInfo fcinfo, int argno)
+{
+	check_command(fcinfo, argno);
 	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
 }
 
@@ -207,8 +213,7 @@ execute(FunctionCallInfo fcinfo, const char *server, int command_argno)
 	PgmcDone	done;
 
 	check_circumstances();
-	if (PG_ARGISNULL(command_argno))
-		(void) command_argument(fcinfo, command_argno);
+	check_command(fcinfo, command_argno);
 	hold = pgmc_session_hold(server);
 	fill_execute(fcinfo, command_argno, &exec);
 	pgmc_session_execute(hold, &exec, pgmc_session_exec_flags(hold), NULL, &done);
@@ -264,8 +269,7 @@ query(FunctionCallInfo fcinfo, const char *server, int command_argno)
 	PgmcExecute exec;
 
 	check_circumstances();
-	if (PG_ARGISNULL(command_argno))
-		(void) command_argument(fcinfo, command_argno);
+	check_command(fcinfo, command_argno);
 	pgmc_rows_check(fcinfo);
 	hold = pgmc_session_hold(server);
 	fill_execute(fcinfo, command_argno, &exec);
@@ -352,8 +356,7 @@ autonomous(FunctionCallInfo fcinfo, const char *server, int command_argno,
 	PgmcExecute exec;
 
 	check_circumstances();
-	if (PG_ARGISNULL(command_argno))
-		(void) command_argument(fcinfo, command_argno);
+	check_command(fcinfo, command_argno);
 	if (rows)
 		pgmc_rows_check(fcinfo);
 	pgmc_registry_attach();
@@ -438,7 +441,7 @@ status_of_key(const PgmcKey *key)
 		return PGMC_XACT_CLOSED;
 	pgmc_registry_slot(i, &slot);
 	return slot.state != PGMC_CONN_FREE && slot.open &&
-		memcmp(&slot.key, key, sizeof(PgmcKey)) == 0 ?
+		pgmc_same_key(&slot.key, key) ?
 		slot.xact_status : PGMC_XACT_CLOSED;
 }
 
