@@ -21,6 +21,7 @@ OBJS = \
 	src/options.o \
 	src/params.o \
 	src/pgmc.o \
+	src/prepared.o \
 	src/registry.o \
 	src/remote.o \
 	src/result.o \

@@ -864,15 +864,6 @@ pgmc_registry_pid_holds(int pid)
 	return holds;
 }
 
-bool
-pgmc_registry_held(void)
-{
-	for (int i = 0; i < pgmc_registry_slots(); i++)
-		if (*(volatile PgmcConnState *) &reg->conns[i].state == PGMC_CONN_HELD)
-			return true;
-	return false;
-}
-
 /*
  * Caller has the lock.  A connection that isn't open is soon given away, but
  * not what its holder has sent and not taken: the worker, where there is one,

@@ -331,9 +331,6 @@ extern void pgmc_registry_failed(int slot, const char *message);
 /* does the session with this pid hold any connection? */
 extern bool pgmc_registry_pid_holds(int pid);
 
-/* is any connection held?  A hint, without the lock. */
-extern bool pgmc_registry_held(void);
-
 /* Recovery has ended with the connection idle and open: on to the next. */
 extern void pgmc_registry_recovered(int slot, bool forget_session);
 

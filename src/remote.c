@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "access/transam.h"
+#include "common/hashfn.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -32,6 +33,7 @@
 #include "command.h"
 #include "compat.h"
 #include "netcancel.h"
+#include "prepared.h"
 #include "remote.h"
 
 /* how often a statement that goes on is cancelled again, and how long */
@@ -50,8 +52,8 @@ typedef enum StepKind
 	STEP_RELEASE_HOLDS,			/* holds of the loopback session itself */
 	STEP_ENCODING,				/* put client_encoding back */
 	STEP_BEGIN,
-	STEP_PREPARE,				/* the holder's command, to be described */
-	STEP_DESCRIBE,
+	STEP_PREPARE,				/* the holder's command, as task.statement */
+	STEP_DESCRIBE,				/* of that */
 	STEP_MAIN,					/* the holder's command */
 	STEP_MAIN_PREPARED,			/* the same, as prepared before */
 	STEP_COMMIT,
@@ -75,6 +77,11 @@ typedef struct Task
 	uint16		seq;
 	uint8		flags;			/* PGMC_EXEC_... */
 	const PgmcExecute *exec;
+	int			statement;		/* number of the prepared one, 0: unnamed */
+	bool		known;			/* it was prepared by an earlier task */
+	bool		fresh;			/* no transaction was open when it began */
+	bool		spoke;			/* rows or notices of it are in the output */
+	bool		retry;			/* its statement wasn't usable: once more */
 	TransactionId xid;			/* that a COMMIT is to commit, where known */
 	bool		ends_xact;		/* the holder's command may be a COMMIT */
 	bool		own_commit;		/* one of several commands was one */
@@ -130,6 +137,7 @@ struct PgmcRemote
 	int			max_lifetime;	/* milliseconds, 0: none */
 	char	   *reset_query;
 	char	   *encoding;
+	PgmcPrepared *prepared;		/* statements */
 	uint64		last_user;		/* session whose state may be left in it */
 
 	bool		bloated;		/* libpq's buffers have grown, and never
@@ -409,6 +417,7 @@ pgmc_remote_close(PgmcRemote *remote)
 	remote->last_user = 0;
 	remote->reset_query = NULL;
 	remote->encoding = NULL;
+	remote->prepared = NULL;
 	MemoryContextReset(remote->open_context);
 }
 
@@ -558,6 +567,7 @@ receive_notice(void *arg, const PGresult *res)
 		resetting(remote) || fields.sqlstate == NULL)
 		return;
 
+	remote->task.spoke = true;
 	PG_TRY();
 	{
 		pgmc_wire_fields(remote->out, PGMC_REPLY_NOTICE, remote->task.seq, &fields);
@@ -569,6 +579,25 @@ receive_notice(void *arg, const PGresult *res)
 		remote->out->len = length;
 	}
 	PG_END_TRY();
+}
+
+/*
+ * Has the command failed for no other reason than that its prepared statement
+ * is gone, or returns other columns than it did?  Then it hasn't begun to run.
+ * It is sent once more, in full, where no transaction was lost by that.
+ */
+static bool
+statement_unusable(PgmcRemote *remote, const PgmcFields *fields)
+{
+	Task	   *task = &remote->task;
+
+	if (!task->known || task->at >= task->nsteps ||
+		(strcmp(fields->sqlstate, "26000") != 0 &&
+		 strcmp(fields->sqlstate, "0A000") != 0))
+		return false;
+	pgmc_prepared_drop(remote->prepared, task->statement);
+	task->retry = task->fresh && !task->spoke && !task->silent && !task->failed;
+	return task->retry;
 }
 
 /* An error of a step.  Only the first one of a task is of interest. */
@@ -601,6 +630,11 @@ report_error(PgmcRemote *remote, const PGresult *res)
 	{
 		task->condemned = true;
 		fields.context = "reset_query";
+	}
+	else if (statement_unusable(remote, &fields))
+	{
+		task->failed = true;
+		return;
 	}
 	if (task->kind == TASK_RECOVER)
 	{
@@ -745,6 +779,7 @@ finish_opening(PgmcRemote *remote)
 	remote->used_password = PQconnectionUsedPassword(remote->conn);
 	remote->encoding = MemoryContextStrdup(remote->open_context,
 										   encoding ? encoding : "");
+	remote->prepared = pgmc_prepared_create(remote->open_context);
 	remote->state = PGMC_REMOTE_READY;
 	remote->event = PGMC_REMOTE_OPENED;
 }
@@ -799,6 +834,27 @@ reset_due(const PgmcRemote *remote, uint64 session)
 {
 	return remote->last_user != 0 && remote->last_user != session &&
 		remote->reset_query[0] != '\0';
+}
+
+/* of all that decides what a literal in a command means, and may change */
+static uint32
+hash_settings(const PgmcRemote *remote)
+{
+	static const char *const names[] = {
+		"client_encoding", "DateStyle", "IntervalStyle",
+		"standard_conforming_strings", "TimeZone"
+	};
+	uint32		hash = 0;
+
+	for (Size i = 0; i < lengthof(names); i++)
+	{
+		const char *value = PQparameterStatus(remote->conn, names[i]);
+
+		if (value != NULL)
+			hash = hash_combine(hash, hash_bytes((const unsigned char *) value,
+												 strlen(value)));
+	}
+	return hash;
 }
 
 static bool
@@ -858,6 +914,51 @@ open_xid(const PgmcRemote *remote)
 	return TransactionIdIsValid(xid) ? xid : remote->xid;
 }
 
+/* The command itself: in full, or as a prepared statement; described or not. */
+static void
+add_main_steps(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	PgmcPreparedUse use = PGMC_PREPARED_ONCE;
+
+	if (task->simple)
+		task->flags &= ~PGMC_EXEC_ASK;
+	else
+		use = pgmc_prepared_use(remote->prepared, task->exec,
+								hash_settings(remote), &task->statement);
+	task->known = use == PGMC_PREPARED_KNOWN;
+	if (use == PGMC_PREPARED_NEW ||
+		(use == PGMC_PREPARED_ONCE && (task->flags & PGMC_EXEC_ASK)))
+		add_step(task, STEP_PREPARE);
+	if (task->flags & PGMC_EXEC_ASK)
+		add_step(task, STEP_DESCRIBE);
+	else
+		add_step(task, use == PGMC_PREPARED_ONCE ? STEP_MAIN : STEP_MAIN_PREPARED);
+}
+
+/* The command again, from scratch: see statement_unusable. */
+static void
+begin_retry(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	task->retry = task->failed = task->known = false;
+	task->asking = task->answered = false;
+	task->statement = 0;
+	task->nsteps = task->at = 0;
+	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+		add_step(task, STEP_ROLLBACK);
+	if (task->flags & PGMC_EXEC_BEGIN)
+		add_step(task, STEP_BEGIN);
+	if (task->flags & PGMC_EXEC_ASK)
+	{
+		add_step(task, STEP_PREPARE);
+		add_step(task, STEP_DESCRIBE);
+	}
+	else
+		add_step(task, STEP_MAIN);
+}
+
 void
 pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 					const PgmcExecute *exec)
@@ -876,21 +977,15 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 	task->ends_xact = may_commit;
 	if (task->ends_xact && !pgmc_command_may_be_several(exec->command))
 		task->xid = open_xid(remote);
+	task->fresh = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
 	if (reset_due(remote, exec->session))
+	{
+		pgmc_prepared_forget(remote->prepared);
 		add_step(task, STEP_RESET);
-	if ((flags & PGMC_EXEC_BEGIN) &&
-		PQtransactionStatus(remote->conn) == PQTRANS_IDLE)
+	}
+	if ((flags & PGMC_EXEC_BEGIN) && task->fresh)
 		add_step(task, STEP_BEGIN);
-	if ((flags & PGMC_EXEC_ASK) && !task->simple)
-	{
-		add_step(task, STEP_PREPARE);
-		add_step(task, STEP_DESCRIBE);
-	}
-	else
-	{
-		task->flags &= ~PGMC_EXEC_ASK;
-		add_step(task, STEP_MAIN);
-	}
+	add_main_steps(remote);
 	remote->last_user = exec->session;
 }
 
@@ -981,7 +1076,10 @@ pgmc_remote_recover(PgmcRemote *remote, bool reset, bool release_holds)
 		add_step(task, STEP_RELEASE_HOLDS);
 	task->resets = reset && reset_due(remote, 0);
 	if (task->resets)
+	{
+		pgmc_prepared_forget(remote->prepared);
 		add_step(task, STEP_RESET);
+	}
 	remote->cancel_give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 CANCEL_GIVE_UP_MS);
 }
@@ -1076,19 +1174,33 @@ arrange_arguments(const PgmcExecute *exec, Arguments *args)
 	}
 }
 
+#define STATEMENT_NAME	32
+
+/* name of the prepared statement, with a blank so that it is nobody else's */
+static void
+statement_name(const Task *task, char *name)
+{
+	if (task->statement == 0)
+		name[0] = '\0';
+	else
+		snprintf(name, STATEMENT_NAME, "pgmc %d", task->statement);
+}
+
 static int
 send_main(PgmcRemote *remote, StepKind step)
 {
 	const PgmcExecute *exec = remote->task.exec;
 	int			binary = (remote->task.flags & PGMC_EXEC_BINARY) ? 1 : 0;
 	Arguments	args;
+	char		name[STATEMENT_NAME];
 
 	arrange_arguments(exec, &args);
+	statement_name(&remote->task, name);
 	if (step == STEP_PREPARE)
-		return PQsendPrepare(remote->conn, "", exec->command, exec->nparams,
+		return PQsendPrepare(remote->conn, name, exec->command, exec->nparams,
 							 args.types);
 	if (step == STEP_MAIN_PREPARED)
-		return PQsendQueryPrepared(remote->conn, "", exec->nparams, args.values,
+		return PQsendQueryPrepared(remote->conn, name, exec->nparams, args.values,
 								   args.lengths, args.formats, binary);
 	return PQsendQueryParams(remote->conn, exec->command, exec->nparams,
 							 args.types, args.values, args.lengths,
@@ -1105,7 +1217,12 @@ send_in_pipeline(PgmcRemote *remote, StepKind step)
 		case STEP_MAIN_PREPARED:
 			return send_main(remote, step);
 		case STEP_DESCRIBE:
-			return PQsendDescribePrepared(remote->conn, "");
+			{
+				char		name[STATEMENT_NAME];
+
+				statement_name(&remote->task, name);
+				return PQsendDescribePrepared(remote->conn, name);
+			}
 		default:
 			return PQsendQueryParams(remote->conn, step_sql(remote, step), 0,
 									 NULL, NULL, NULL, NULL, 0);
@@ -1275,6 +1392,13 @@ complete_step(PgmcRemote *remote, PGresult *res)
 		return;
 	switch (task->steps[task->at])
 	{
+		case STEP_RESET:
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+			break;
+		case STEP_PREPARE:
+			if (task->statement != 0)
+				pgmc_prepared_done(remote->prepared, task->statement);
+			break;
 		case STEP_DESCRIBE:
 			if (!task->silent)
 			{
@@ -1287,6 +1411,9 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			if (PQntuples(res) > 0 && rows_wanted(task))
 				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+			if (task->statement != 0 && status == PGRES_TUPLES_OK)
+				pgmc_prepared_returns_rows(remote->prepared, task->statement);
 			task->own_commit = task->own_commit ||
 				(task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0);
 			if (status == PGRES_TUPLES_OK && !task->described && rows_wanted(task))
@@ -1339,6 +1466,7 @@ take_row(PgmcRemote *remote, PGresult *res)
 	}
 	if (!task->described)
 		send_describe(remote, res, describe_flags(task));
+	task->spoke = true;
 	remote->row = res;
 	remote->row_column = -1;
 }
@@ -1523,6 +1651,8 @@ advance_task(PgmcRemote *remote)
 		}
 		else if (task->asking || remote->net_cancel != NULL)
 			return;
+		else if (task->retry)
+			begin_retry(remote);
 		else if (task->answered)
 			begin_answered(task);
 		else if (task->at < task->nsteps)
@@ -1547,6 +1677,14 @@ flush_writes(PgmcRemote *remote)
 	remote->want_write = left > 0;
 	if (left < 0)
 		remote->eof = remote->eof || connection_ended(remote);
+}
+
+bool
+pgmc_remote_peek(PgmcRemote *remote)
+{
+	if (!PQconsumeInput(remote->conn))
+		remote->eof = true;
+	return remote->eof || !PQisBusy(remote->conn);
 }
 
 static void

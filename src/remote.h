@@ -129,6 +129,12 @@ extern void pgmc_remote_close(PgmcRemote *remote);
 extern void pgmc_remote_advance(PgmcRemote *remote, bool readable,
 								StringInfo out);
 
+/*
+ * Read what a running task's connection has got, if anything; true when there
+ * is something to do about it, and advance is to be called.
+ */
+extern bool pgmc_remote_peek(PgmcRemote *remote);
+
 /* Forget the environment that libpq would look at. Once, before any opening. */
 extern void pgmc_remote_init(void);
 

@@ -14,6 +14,8 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "access/xact.h"
@@ -31,6 +33,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/procsignal.h"
+#include "storage/s_lock.h"
 #include "storage/sinval.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -951,7 +954,8 @@ note_event(Slot *slot, int position)
 		slot->ready = true;
 }
 
-static void
+/* the number of events */
+static int
 wait_for_work(long timeout, uint32 wait_event)
 {
 	WaitEvent	events[MAX_EVENTS];
@@ -965,6 +969,7 @@ wait_for_work(long timeout, uint32 wait_event)
 		else if (events[i].user_data != NULL)
 			note_event(events[i].user_data, events[i].pos);
 	}
+	return n;
 }
 
 /* ---- life ---- */
@@ -1039,11 +1044,157 @@ elapsed(const instr_time *start)
 	return INSTR_TIME_GET_MICROSEC(now);
 }
 
-/* Is any session likely to send its next request within microseconds? */
-static bool
-worth_spinning(void)
+/* ---- polling, instead of sleeping, for a while ---- */
+
+/* so many vain attempts in a row, and it pauses for so many sleeps, or more */
+#define SPIN_MISSES		16
+#define SPIN_PAUSE		64
+#define SPIN_PAUSE_MAX	4096
+
+/* between two looks at everything that the polling doesn't see */
+#define FULL_LOOK_US	1000
+
+#define LATCH_LOOKS		16
+#define YIELD_EVERY		4
+
+/*
+ * What has come of it so far: of waiting for backends' replies, and of waiting
+ * for holders' requests.  Where it is in vain most of the time it is left
+ * alone, with a trial now and then.
+ */
+typedef struct SpinGain
 {
-	return pgmc_spin_time > 0 && pgmc_registry_held();
+	int			misses;			/* since the last time that it was worth it */
+	int			pause;			/* sleeps that are still due without it */
+} SpinGain;
+
+static SpinGain reply_gain;
+static SpinGain request_gain;
+
+static void
+note_spin(SpinGain *gain, bool found)
+{
+	if (found)
+		gain->misses = 0;
+	else if (++gain->misses >= SPIN_MISSES)
+		gain->pause = Min(SPIN_PAUSE << Min(gain->misses - SPIN_MISSES, 16),
+						  SPIN_PAUSE_MAX);
+}
+
+/* the slots whose backends owe a reply */
+static int
+list_busy(Slot **busy)
+{
+	int			n = 0;
+
+	for (int i = 0; i < nslots && n < MAX_EVENTS; i++)
+	{
+		Slot	   *slot = slots[i];
+
+		if (slot != NULL && slot->position >= 0 &&
+			pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY &&
+			(slot->events & WL_SOCKET_READABLE) != 0)
+			busy[n++] = slot;
+	}
+	return n;
+}
+
+/*
+ * Have any of these connections got something?  One is asked by reading from
+ * it, which then needn't be done any more; several by one system call.
+ */
+static bool
+any_reply(Slot **busy, int n)
+{
+	struct pollfd fds[MAX_EVENTS];
+	bool		found = false;
+
+	if (n == 1)
+	{
+		busy[0]->ready = pgmc_remote_peek(busy[0]->remote);
+		return busy[0]->ready;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		fds[i].fd = busy[i]->socket;
+		fds[i].events = POLLIN;
+	}
+	if (poll(fds, n, 0) <= 0)
+		return false;
+	for (int i = 0; i < n; i++)
+		if (fds[i].revents != 0)
+			busy[i]->ready = found = true;
+	return found;
+}
+
+/* Look at the latch for a microsecond or so, which costs no system call. */
+static bool
+latch_set_soon(void)
+{
+	for (int i = 0; i < LATCH_LOOKS; i++)
+	{
+		if (*(volatile sig_atomic_t *) &MyLatch->is_set)
+		{
+			ResetLatch(MyLatch);
+			return true;
+		}
+		SPIN_DELAY();
+	}
+	return false;
+}
+
+/*
+ * Poll for up to pgmc.spin_time; true when there is something to do.  As long
+ * as this process doesn't say that it may sleep, whoever sets its latch needs
+ * no system call for that.  The processor is offered to others now and then:
+ * one of them may be the one we wait for.
+ */
+static bool
+spin(void)
+{
+	Slot	   *busy[MAX_EVENTS];
+	int			n;
+	SpinGain   *gain;
+	instr_time	start;
+
+	if (pgmc_spin_time <= 0)
+		return false;
+	n = list_busy(busy);
+	gain = n > 0 ? &reply_gain : &request_gain;
+	if (gain->pause > 0)
+	{
+		gain->pause--;
+		return false;
+	}
+	INSTR_TIME_SET_CURRENT(start);
+	for (int round = 1; elapsed(&start) < pgmc_spin_time; round++)
+	{
+		if (latch_set_soon() || (n > 0 && any_reply(busy, n)))
+		{
+			note_spin(gain, true);
+			return true;
+		}
+		if (round % YIELD_EVERY == 0)
+			sched_yield();
+	}
+	note_spin(gain, false);
+	return false;
+}
+
+/*
+ * Right after some work: poll, but look at everything now and then.  True when
+ * there is more to do.
+ */
+static bool
+spin_or_look(instr_time *last_look, uint32 wait_event)
+{
+	if (elapsed(last_look) >= FULL_LOOK_US)
+	{
+		INSTR_TIME_SET_CURRENT(*last_look);
+		if (wait_for_work(0, wait_event) > 0)
+			return true;
+	}
+	return spin();
 }
 
 /*
@@ -1078,19 +1229,20 @@ pgmc_worker_main(Datum arg)
 {
 	uint32		wait_event;
 	Clock		clock = {0, 0};
-	instr_time	last_work;
+	instr_time	last_look;
 
 	set_up();
 	if (!pgmc_registry_worker_begin())
 		proc_exit(0);
 	before_shmem_exit(on_exit_worker, (Datum) 0);
 	wait_event = pgmc_wait_event_new("PgmcWorkerMain");
-	INSTR_TIME_SET_CURRENT(last_work);
+	INSTR_TIME_SET_CURRENT(last_look);
 
 	for (;;)
 	{
 		TimestampTz now;
 		bool		due;
+		bool		worked;
 		long		timeout;
 
 		handle_interrupts();
@@ -1098,15 +1250,14 @@ pgmc_worker_main(Datum arg)
 		due = clock.tick_at != 0 && now >= clock.tick_at;
 		if (due)
 			tick(now);
-		if (serve_all(due, now))
-			INSTR_TIME_SET_CURRENT(last_work);
+		worked = serve_all(due, now);
 		wind_clock(&clock, now, due);
 		update_wait_set();
+		if (worked && spin_or_look(&last_look, wait_event))
+			continue;
 		timeout = next_timeout(now, clock.tick_at != 0 ?
 							   clock.tick_at : clock.leave_at);
-		if (timeout != 0 && worth_spinning() &&
-			elapsed(&last_work) < pgmc_spin_time)
-			timeout = 0;
 		wait_for_work(timeout, wait_event);
+		INSTR_TIME_SET_CURRENT(last_look);
 	}
 }
