@@ -5,7 +5,8 @@
  * A ring's positions count bytes since the segment was made and never wrap;
  * the place of byte n is n modulo the ring's size.  Each end moves only its
  * own position.  The exceptions are resets, done by the worker alone: while
- * the holder waits for its abort to be answered, or when there is no holder.
+ * the holder waits for its abort to be answered, when there is no holder, or
+ * when the connection is lost, after which the holder can send no more.
  */
 #include "postgres.h"
 
@@ -39,6 +40,7 @@ pgmc_channel_give(PgmcChannel *channel, uint64 epoch)
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	channel->epoch = epoch;
 	channel->broken = false;
+	channel->unheard = false;
 	channel->used = false;
 	channel->abort_asked = false;	/* these were for the last holder's
 									 * requests */
@@ -246,7 +248,7 @@ pgmc_channel_receive(PgmcChannel *channel, int slot, uint64 epoch, char *dst,
 	{
 		*done = ring_read(&channel->reply, reply_bytes(base), dst, length, wake);
 		if (*done == 0 && channel->broken)
-			state = PGMC_CHANNEL_BROKEN;
+			state = channel->unheard ? PGMC_CHANNEL_UNHEARD : PGMC_CHANNEL_BROKEN;
 	}
 	LWLockRelease(&channel->lock);
 	return state;
@@ -425,10 +427,14 @@ pgmc_channel_worker_aborted(PgmcChannel *channel, int slot)
 }
 
 void
-pgmc_channel_worker_break(PgmcChannel *channel)
+pgmc_channel_worker_break(PgmcChannel *channel, bool in_part)
 {
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	channel->broken = true;
+	if (in_part || channel->request.written != channel->request.read)
+		channel->unheard = true;
+	channel->request.read = channel->request.written;
+	channel->request.writer_waits = false;
 	channel->abort_asked = false;
 	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);

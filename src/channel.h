@@ -40,6 +40,8 @@ typedef struct PgmcChannel
 								 * lock too */
 	bool		broken;			/* the connection was lost in this hold: the
 								 * worker; cleared with a new epoch */
+	bool		unheard;		/* and the holder's last request never began:
+								 * likewise */
 	bool		abort_asked;	/* drop the running request: the holder;
 								 * cleared by the worker once it is done */
 	bool		cancel_asked;	/* cancel its statement, but reply: the
@@ -57,7 +59,9 @@ typedef enum PgmcChannelState
 {
 	PGMC_CHANNEL_OK,
 	PGMC_CHANNEL_FENCED,		/* the hold with this epoch is over */
-	PGMC_CHANNEL_BROKEN			/* nothing more to read, connection lost */
+	PGMC_CHANNEL_BROKEN,		/* nothing more to read, connection lost */
+	PGMC_CHANNEL_UNHEARD		/* the same, before the request began; only
+								 * pgmc_channel_receive says so */
 } PgmcChannelState;
 
 extern void pgmc_channel_init(PgmcChannel *channel, int tranche);
@@ -135,7 +139,12 @@ extern void pgmc_channel_worker_wipe(PgmcChannel *channel, int slot);
 /* The request that the holder dropped has ended: it may send the next. */
 extern void pgmc_channel_worker_aborted(PgmcChannel *channel, int slot);
 
-/* Tell the holder, for as long as it holds, that its connection is lost. */
-extern void pgmc_channel_worker_break(PgmcChannel *channel);
+/*
+ * Tell the holder, for as long as it holds, that its connection is lost.  What
+ * is on its way to the worker is thrown away, as the rest of a request must
+ * never be taken for the beginning of another; in_part: the worker has received
+ * a part of it.
+ */
+extern void pgmc_channel_worker_break(PgmcChannel *channel, bool in_part);
 
 #endif							/* PGMC_CHANNEL_H */

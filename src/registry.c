@@ -1238,7 +1238,7 @@ worker_exit_conn(Conn *conn, const PgmcFailure *failure)
 	else
 	{
 		conn->broken = true;
-		pgmc_channel_worker_break(&conn->channel);
+		pgmc_channel_worker_break(&conn->channel, false);
 		wake(conn->holder);
 	}
 }
@@ -1379,7 +1379,7 @@ pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 
 /* caller has the lock */
 static void
-lost_locked(Conn *conn, const char *message)
+lost_locked(Conn *conn, const char *message, bool in_part)
 {
 	forget_backend(conn);
 	if (message != NULL)
@@ -1387,7 +1387,7 @@ lost_locked(Conn *conn, const char *message)
 	if (conn->state == PGMC_CONN_HELD)
 	{
 		conn->broken = true;
-		pgmc_channel_worker_break(&conn->channel);
+		pgmc_channel_worker_break(&conn->channel, in_part);
 		wake(conn->holder);
 	}
 	else if (conn->state != PGMC_CONN_FREE)
@@ -1397,26 +1397,27 @@ lost_locked(Conn *conn, const char *message)
 	}
 }
 
-void
-pgmc_registry_lost(int slot, const char *message)
+bool
+pgmc_registry_lost(int slot, const char *message, bool in_part)
 {
 	Conn	   *conn = &reg->conns[slot];
+	bool		still;
 
 	lock(LW_EXCLUSIVE);
-
-	/* else the slot was given away, and this is not about its new holder */
-	if (conn->open || conn->opening || conn->state == PGMC_CONN_RECOVERING ||
-		conn->state == PGMC_CONN_CLOSING)
-		lost_locked(conn, message);
+	still = conn->open || conn->opening ||
+		conn->state == PGMC_CONN_RECOVERING || conn->state == PGMC_CONN_CLOSING;
+	if (still)
+		lost_locked(conn, message, in_part);
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
+	return still;
 }
 
 void
-pgmc_registry_failed(int slot, const char *message)
+pgmc_registry_failed(int slot, const char *message, bool in_part)
 {
 	lock(LW_EXCLUSIVE);
-	lost_locked(&reg->conns[slot], message);
+	lost_locked(&reg->conns[slot], message, in_part);
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
 }

@@ -321,12 +321,13 @@ extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
 
 /*
  * The PGconn is gone (message NULL: that is no news).  Its holder stays;
- * without one the slot goes on.
+ * without one the slot goes on.  in_part: a part of a request has come in.
+ * False: the slot was given away before, and this is not about its new holder.
  */
-extern void pgmc_registry_lost(int slot, const char *message);
+extern bool pgmc_registry_lost(int slot, const char *message, bool in_part);
 
 /* The same after an error of the worker, whatever is known of the PGconn. */
-extern void pgmc_registry_failed(int slot, const char *message);
+extern void pgmc_registry_failed(int slot, const char *message, bool in_part);
 
 /* does the session with this pid hold any connection? */
 extern bool pgmc_registry_pid_holds(int pid);

@@ -319,7 +319,7 @@ fill(PgmcReader *reader)
 		if (state != PGMC_CHANNEL_OK)
 		{
 			hold->in_flight = false;
-			if (hold->committing)
+			if (hold->committing && state != PGMC_CHANNEL_UNHEARD)
 				raise_in_doubt(hold, state);
 			pgmc_talk_raise(hold, state);
 		}

@@ -75,6 +75,7 @@ typedef struct Slot
 	PgmcFrame	frame;
 	char	   *body;			/* NULL: too large for us, bytes are dropped */
 	Size		body_got;
+	bool		begun;			/* received in full, and looked at */
 	PgmcExecute exec;
 
 	/* the hold's time limits */
@@ -173,7 +174,15 @@ forget_request(Slot *slot)
 	slot->header_got = 0;
 	slot->body = NULL;
 	slot->body_got = 0;
+	slot->begun = false;
 	MemoryContextReset(slot->request_context);
+}
+
+/* Has a part of a request come in, and is the rest still to come? */
+static bool
+receiving(const Slot *slot)
+{
+	return slot->header_got > 0 && !slot->begun;
 }
 
 /* False where the holder has gone already. */
@@ -217,6 +226,7 @@ start_request(int i)
 	Slot	   *slot = slots[i];
 	PgmcOpen	open;
 
+	slot->begun = true;
 	if (slot->frame.length > 0 && slot->body == NULL)
 	{
 		reply_fields(slot, PGMC_REPLY_ERROR, ERRCODE_OUT_OF_MEMORY,
@@ -449,8 +459,11 @@ finish_lost(int i, const char *why)
 
 	slot->duty = DUTY_NONE;
 	slot->lost_pending = false;
-	drop_in_flight(i);
-	pgmc_registry_lost(i, why);
+	reset_out(slot);
+
+	/* one that has got the slot meanwhile may be sending already */
+	if (pgmc_registry_lost(i, why, receiving(slot)))
+		forget_request(slot);
 }
 
 static void
@@ -726,10 +739,10 @@ serve_safely(int i, bool attention)
 		FlushErrorState();
 		pgmc_remote_close(slots[i]->remote);
 		pgmc_remote_take_event(slots[i]->remote);
-		drop_in_flight(i);
 		slots[i]->duty = DUTY_NONE;
 		slots[i]->lost_pending = false;
-		pgmc_registry_failed(i, edata->message);
+		pgmc_registry_failed(i, edata->message, receiving(slots[i]));
+		drop_in_flight(i);
 	}
 	PG_END_TRY();
 	MemoryContextReset(loop_context);
@@ -991,10 +1004,16 @@ handle_interrupts(void)
 static void
 on_exit_worker(int code, Datum arg)
 {
+	const char *why = "the pgmc worker was terminated";
+
 	for (int i = 0; i < nslots; i++)
 		if (slots[i] != NULL)
+		{
 			pgmc_remote_close(slots[i]->remote);
-	pgmc_registry_worker_exit("the pgmc worker was terminated");
+			if (receiving(slots[i]))
+				(void) pgmc_registry_lost(i, why, true);
+		}
+	pgmc_registry_worker_exit(why);
 }
 
 static void
