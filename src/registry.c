@@ -1127,18 +1127,22 @@ pgmc_registry_claim_start(int *worker_pid)
 	return state;
 }
 
-void
+bool
 pgmc_registry_start_failed(void)
 {
+	bool		ours;
+
 	lock(LW_EXCLUSIVE);
-	if (reg->worker_state == PGMC_WORKER_STARTING &&
-		reg->starter_pid == MyProcPid)
+	ours = reg->worker_state == PGMC_WORKER_STARTING &&
+		reg->starter_pid == MyProcPid;
+	if (ours)
 	{
 		reg->worker_state = PGMC_WORKER_NONE;
 		reg->starter_pid = 0;
 	}
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
+	return ours;
 }
 
 PgmcWorkerState

@@ -268,10 +268,10 @@ typedef enum PgmcWorkerState
 /*
  * What must be done to have a worker.  NONE makes the caller the starter: it
  * has set the mark, must register the worker, and must take the mark back
- * with pgmc_registry_start_failed if it can't.
+ * with pgmc_registry_start_failed if it can't; false: it is no longer there.
  */
 extern PgmcWorkerState pgmc_registry_claim_start(int *worker_pid);
-extern void pgmc_registry_start_failed(void);
+extern bool pgmc_registry_start_failed(void);
 extern PgmcWorkerState pgmc_registry_worker(int *pid);
 
 /* for waiting until the worker's state changes, or a recovery has ended */
