@@ -130,29 +130,42 @@ current_bytes(PgmcChannel *channel)
 	return handle;
 }
 
-void
-pgmc_channel_prepare(PgmcChannel *channel, int slot)
+/* Let these be the slot's bytes, unless the hold is over or there are others. */
+static bool
+publish(PgmcChannel *channel, uint64 epoch, dsm_handle handle)
 {
-	dsm_handle	handle = current_bytes(channel);
+	bool		wanted;
+
+	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
+	wanted = channel->epoch == epoch && channel->data == DSM_HANDLE_INVALID;
+	if (wanted)
+	{
+		channel->data = handle;
+		memset(&channel->request, 0, sizeof(channel->request));
+		memset(&channel->reply, 0, sizeof(channel->reply));
+	}
+	LWLockRelease(&channel->lock);
+	return wanted;
+}
+
+void
+pgmc_channel_prepare(PgmcChannel *channel, int slot, uint64 epoch)
+{
 	dsm_segment *segment;
 
-	if (map_bytes(slot, handle) != NULL)
+	if (map_bytes(slot, current_bytes(channel)) != NULL)
 		return;
 
 	/*
-	 * Only the holder is here, so nobody else makes them meanwhile.  They are
-	 * pinned last, and published at once: an error before that leaves
-	 * nothing.
+	 * They are pinned last, and published at once: an error before that
+	 * leaves nothing.  One whose hold was revoked meanwhile finds that it is
+	 * not the only one here.
 	 */
 	segment = dsm_create(2 * PGMC_RING_SIZE, 0);
 	remember_mapping(get_mapping(slot), segment);
 	dsm_pin_segment(segment);
-
-	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
-	channel->data = dsm_segment_handle(segment);
-	memset(&channel->request, 0, sizeof(channel->request));
-	memset(&channel->reply, 0, sizeof(channel->reply));
-	LWLockRelease(&channel->lock);
+	if (!publish(channel, epoch, dsm_segment_handle(segment)))
+		dsm_unpin_segment(dsm_segment_handle(segment));
 }
 
 /* ---- rings; the caller holds the channel's lock ---- */

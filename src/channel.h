@@ -85,7 +85,7 @@ extern void pgmc_channel_empty(PgmcChannel *channel);
  * Make the slot's bytes where there are none, and map them into this process
  * for its life.  Raises 53200 or what dsm_create raises; takes the lock.
  */
-extern void pgmc_channel_prepare(PgmcChannel *channel, int slot);
+extern void pgmc_channel_prepare(PgmcChannel *channel, int slot, uint64 epoch);
 
 /*
  * Write at most length bytes of a request, read at most length bytes of a
