@@ -379,15 +379,26 @@ pgmc_channel_worker_write(PgmcChannel *channel, int slot, const char *src,
 }
 
 void
-pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort, bool *cancel,
-						  uint16 *seq)
+pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort,
+						  uint64 *cancel_epoch, uint16 *seq)
 {
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	*abort = channel->abort_asked;
-	*cancel = channel->cancel_asked;
+	*cancel_epoch = channel->cancel_asked ? channel->epoch : 0;
 	*seq = channel->cancel_seq;
 	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);
+}
+
+uint64
+pgmc_channel_epoch(PgmcChannel *channel)
+{
+	uint64		epoch;
+
+	LWLockAcquire(&channel->lock, LW_SHARED);
+	epoch = channel->epoch;
+	LWLockRelease(&channel->lock);
+	return epoch;
 }
 
 /* caller holds the lock */

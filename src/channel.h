@@ -125,9 +125,15 @@ extern Size pgmc_channel_worker_read(PgmcChannel *channel, int slot, char *dst,
 extern Size pgmc_channel_worker_write(PgmcChannel *channel, int slot,
 									  const char *src, Size length);
 
-/* What the holder asked for; a cancel, of request *seq, is cleared as it is read. */
+/*
+ * What the holder asked for.  A cancel is cleared as it is read: of request
+ * *seq of the hold *cancel_epoch, 0: none.
+ */
 extern void pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort,
-									  bool *cancel, uint16 *seq);
+									  uint64 *cancel_epoch, uint16 *seq);
+
+/* whose channel it is, 0: nobody's */
+extern uint64 pgmc_channel_epoch(PgmcChannel *channel);
 
 /* Empty both rings (and overwrite the requests, which may hold secrets). */
 extern void pgmc_channel_worker_reset(PgmcChannel *channel, int slot,

@@ -34,7 +34,12 @@
 #include "netcancel.h"
 #include "remote.h"
 
-/* how often a statement that goes on is cancelled again, and how long */
+/*
+ * How often a statement that goes on is cancelled again, and how long.  The
+ * first cancel may find that the server has not yet read the statement, and is
+ * lost then; so the second comes soon, and each next one after twice the time.
+ */
+#define CANCEL_FIRST_MS		10
 #define CANCEL_EVERY_MS		1000
 #define CANCEL_GIVE_UP_MS	60000
 
@@ -108,6 +113,8 @@ struct PgmcRemote
 	PostgresPollingStatusType polling;
 	TimestampTz connect_deadline;
 	TimestampTz cancel_next;	/* 0: nothing is being cancelled */
+	int			cancel_pause;	/* milliseconds from the next cancel to the
+								 * one after it */
 	TimestampTz cancel_give_up;
 	PgmcNetCancel *net_cancel;	/* one on its way over the network, or NULL */
 	TimestampTz retry_at;		/* to resolve a commit in doubt, 0: none */
@@ -990,8 +997,10 @@ pgmc_remote_recover(PgmcRemote *remote, bool reset, bool release_holds)
 void
 pgmc_remote_cancel(PgmcRemote *remote)
 {
-	if (remote->state == PGMC_REMOTE_BUSY && !remote->task.asking)
-		remote->cancel_next = GetCurrentTimestamp();
+	if (remote->state != PGMC_REMOTE_BUSY || remote->task.asking)
+		return;
+	remote->cancel_next = GetCurrentTimestamp();
+	remote->cancel_pause = CANCEL_FIRST_MS;
 }
 
 /*
@@ -1005,7 +1014,8 @@ cancel_now(PgmcRemote *remote)
 
 	if (remote->cancel_give_up == 0)
 		remote->cancel_give_up = TimestampTzPlusMilliseconds(now, CANCEL_GIVE_UP_MS);
-	remote->cancel_next = TimestampTzPlusMilliseconds(now, CANCEL_EVERY_MS);
+	remote->cancel_next = TimestampTzPlusMilliseconds(now, remote->cancel_pause);
+	remote->cancel_pause = Min(2 * remote->cancel_pause, CANCEL_EVERY_MS);
 	if (remote->same_cluster)
 	{
 		if (BackendPidGetProc(remote->backend_pid) != NULL)
@@ -1311,7 +1321,10 @@ leave_copy(PgmcRemote *remote, ExecStatusType status)
 	if (status == PGRES_COPY_IN || status == PGRES_COPY_BOTH)
 		PQputCopyEnd(remote->conn, "COPY from the client is not supported by pgmc");
 	else
+	{
+		remote->cancel_pause = CANCEL_FIRST_MS;
 		cancel_now(remote);
+	}
 	remote->want_write = true;
 }
 
@@ -1436,6 +1449,7 @@ fix_up(PgmcRemote *remote)
 	if (task->fixed_up)
 		return false;
 	task->fixed_up = true;
+	remote->cancel_next = 0;	/* the repairs are not meant */
 	task->nsteps = task->at = 0;
 	if (task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
 		status != PQTRANS_IDLE)

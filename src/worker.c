@@ -76,6 +76,10 @@ typedef struct Slot
 	char	   *body;			/* NULL: too large for us, bytes are dropped */
 	Size		body_got;
 	bool		begun;			/* received in full, and looked at */
+	uint64		cancel_epoch;	/* cancel the request with this number of this
+								 * hold, 0: none; the holder's word may be
+								 * here before the request is */
+	uint16		cancel_seq;
 	PgmcExecute exec;
 
 	/* the hold's time limits */
@@ -175,6 +179,7 @@ forget_request(Slot *slot)
 	slot->body = NULL;
 	slot->body_got = 0;
 	slot->begun = false;
+	slot->cancel_epoch = 0;
 	MemoryContextReset(slot->request_context);
 }
 
@@ -633,17 +638,36 @@ obey_holder(int i)
 {
 	Slot	   *slot = slots[i];
 	bool		abort;
-	bool		cancel;
-	uint16		seq;
+	uint64		cancel_epoch;
+	uint16		cancel_seq;
 
-	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel, &seq);
+	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel_epoch,
+							  &cancel_seq);
 	if (abort && slot->duty == DUTY_NONE)
 	{
 		drop_in_flight(i);
 		slot->duty = DUTY_DROP;
 		pgmc_remote_drop_task(slot->remote);
 	}
-	else if (cancel && seq == slot->frame.seq)
+	else if (cancel_epoch != 0)
+	{
+		slot->cancel_epoch = cancel_epoch;
+		slot->cancel_seq = cancel_seq;
+	}
+}
+
+/* Cancel what shall be cancelled, as soon as it has begun. */
+static void
+obey_cancel(int i)
+{
+	Slot	   *slot = slots[i];
+	uint64		epoch = slot->cancel_epoch;
+
+	if (epoch == 0 || !slot->begun)
+		return;
+	slot->cancel_epoch = 0;
+	if (slot->cancel_seq == slot->frame.seq &&
+		epoch == pgmc_channel_epoch(pgmc_registry_channel(i)))
 		pgmc_remote_cancel(slot->remote);
 }
 
@@ -678,6 +702,7 @@ serve(int i, bool attention)
 			obey_holder(i);
 			if (slot->duty == DUTY_NONE && slot->out.len == 0)
 				again = read_request(i);
+			obey_cancel(i);
 		}
 		pgmc_remote_advance(slot->remote, ready, &slot->out);
 		event = pgmc_remote_take_event(slot->remote);
