@@ -4,7 +4,8 @@
  *
  * Everything in the segment is guarded by the registry's lock, except for
  * - channels, which have locks of their own;
- * - a connection's xact_status, an atomic that only the worker writes;
+ * - a connection's xact_status and commit_xid, atomics that only the worker
+ *   writes, the latter while somebody holds the connection;
  * - high_water and attention, which are read without it as hints.
  *
  * Processes are named by their procno (index in ProcGlobal->allProcs), so a
@@ -59,6 +60,8 @@ typedef struct Conn
 								 * wanted any more */
 	char		last_error[PGMC_MESSAGE_SIZE];
 	pg_atomic_uint32 xact_status;	/* PgmcXactStatus */
+	pg_atomic_uint32 commit_xid;	/* that the holder's request is to commit,
+									 * 0: not known; cleared with a new holder */
 	PgmcChannel channel;
 } Conn;
 
@@ -165,6 +168,7 @@ init_registry(void *segment, Size size, int tranche)
 	for (int i = 0; i < PGMC_MAX_CONNECTIONS; i++)
 	{
 		pg_atomic_init_u32(&r->conns[i].xact_status, PGMC_XACT_CLOSED);
+		pg_atomic_init_u32(&r->conns[i].commit_xid, 0);
 		pgmc_channel_init(&r->conns[i].channel, tranche);
 		r->conns[i].holder = NOBODY;
 	}
@@ -378,6 +382,7 @@ hold(Conn *conn, int procno)
 	conn->holder = procno;
 	conn->hold_start = conn->state_since;
 	conn->last_session = s->id;
+	pg_atomic_write_u32(&conn->commit_xid, 0);
 	conn->hold_timeout = reg->pools[conn->pool].hold_timeout;
 	conn->idle_hold_timeout = reg->pools[conn->pool].idle_hold_timeout;
 	if (conn->hold_timeout > 0 || conn->idle_hold_timeout > 0)
@@ -1058,6 +1063,7 @@ pgmc_registry_slot(int slot, PgmcSlot *copy)
 		copy->backend_start = conn->backend_start;
 		copy->state_since = conn->state_since;
 		copy->xact_status = pg_atomic_read_u32(&conn->xact_status);
+		copy->commit_xid = pg_atomic_read_u32(&conn->commit_xid);
 		fill_holder(conn, &copy->holder);
 		copy->hold_timeout = conn->hold_timeout;
 		copy->idle_hold_timeout = conn->idle_hold_timeout;
@@ -1278,6 +1284,12 @@ void
 pgmc_registry_set_xact_status(int slot, PgmcXactStatus status)
 {
 	pg_atomic_write_u32(&reg->conns[slot].xact_status, status);
+}
+
+void
+pgmc_registry_set_commit_xid(int slot, uint32 xid)
+{
+	pg_atomic_write_u32(&reg->conns[slot].commit_xid, xid);
 }
 
 bool

@@ -134,6 +134,7 @@ typedef struct PgmcSlot
 	TimestampTz backend_start;
 	TimestampTz state_since;
 	PgmcXactStatus xact_status;
+	uint32		commit_xid;		/* of the holder's COMMIT, 0: not known */
 	PgmcHolder	holder;
 	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
 	int			idle_hold_timeout;
@@ -288,6 +289,12 @@ extern void pgmc_registry_worker_exit(const char *why);
 
 extern void pgmc_registry_wake_holder(int slot);
 extern void pgmc_registry_set_xact_status(int slot, PgmcXactStatus status);
+
+/*
+ * A request begins; the transaction that it is to commit, where that is known.
+ * It stays known when the worker is gone.  No lock.
+ */
+extern void pgmc_registry_set_commit_xid(int slot, uint32 xid);
 
 /* whether any session has asked something of the worker by a state change */
 extern bool pgmc_registry_take_attention(void);

@@ -81,8 +81,9 @@ typedef struct Task
 	uint8		flags;			/* PGMC_EXEC_... */
 	const PgmcExecute *exec;
 	TransactionId xid;			/* that a COMMIT is to commit, where known */
+	bool		hopeless;		/* a COMMIT of a transaction that has failed */
 	bool		ends_xact;		/* the holder's command may be a COMMIT */
-	bool		own_commit;		/* one of several commands was one */
+	bool		own_commit;		/* it was one, or one of several was */
 	StepKind	steps[MAX_STEPS];
 	int			nsteps;
 	int			at;				/* step whose results are due */
@@ -424,7 +425,7 @@ static bool
 in_doubt(const PgmcRemote *remote)
 {
 	const Task *task = &remote->task;
-	bool		commits = task->kind == TASK_COMMIT ||
+	bool		commits = (task->kind == TASK_COMMIT && !task->hopeless) ||
 	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
 	 (task->ends_xact ||
 	  (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))));
@@ -487,7 +488,7 @@ lose(PgmcRemote *remote)
 													   RESOLVE_EVERY_MS);
 		return;
 	}
-	if (task->own_commit)
+	if (task->own_commit && !task->committed)
 		remote->error_sqlstate = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	if (remote->error_sqlstate == 0)
 		remote->error_sqlstate = in_doubt(remote) ?
@@ -881,7 +882,10 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 	task->exec = exec;
 	task->simple = needs_simple_protocol(exec);
 	task->ends_xact = may_commit;
-	if (task->ends_xact && !pgmc_command_may_be_several(exec->command))
+
+	/* what is prepared stays in progress, so its number tells nothing */
+	if (task->ends_xact && !pgmc_command_may_be_several(exec->command) &&
+		!pgmc_command_may_prepare(exec->command))
 		task->xid = open_xid(remote);
 	if (reset_due(remote, exec->session))
 		add_step(task, STEP_RESET);
@@ -936,6 +940,7 @@ pgmc_remote_commit(PgmcRemote *remote, uint16 seq)
 	hear_last_words(remote);
 	task = begin_task(remote, TASK_COMMIT, seq);
 	task->xid = open_xid(remote);
+	task->hopeless = PQtransactionStatus(remote->conn) == PQTRANS_INERROR;
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 		add_step(task, STEP_COMMIT);
 }
@@ -947,6 +952,13 @@ pgmc_remote_rollback(PgmcRemote *remote, uint16 seq)
 
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 		add_step(task, STEP_ROLLBACK);
+}
+
+uint32
+pgmc_remote_commit_xid(const PgmcRemote *remote)
+{
+	return remote->state == PGMC_REMOTE_BUSY ? remote->task.xid :
+		InvalidTransactionId;
 }
 
 void
@@ -1297,8 +1309,11 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			if (PQntuples(res) > 0 && rows_wanted(task))
 				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
-			task->own_commit = task->own_commit ||
-				(task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0);
+			if (task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0)
+			{
+				task->own_commit = true;
+				task->committed = !task->simple;	/* no more is to come */
+			}
 			if (status == PGRES_TUPLES_OK && !task->described && rows_wanted(task))
 				send_describe(remote, res, describe_flags(task));
 			task->described = false;
@@ -1489,6 +1504,11 @@ finish_task(PgmcRemote *remote)
 		remote->event = PGMC_REMOTE_RECOVERED;
 		return;
 	}
+	if (task->own_commit)
+		task->done_flags |= PGMC_DONE_OWN_COMMIT;
+	else if (task->ends_xact &&
+			 !(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)))
+		task->done_flags |= PGMC_DONE_NOT_COMMITTED;
 	task->kind = TASK_NONE;
 	remote->state = PGMC_REMOTE_READY;
 	done.xact_status = pgmc_remote_xact_status(remote);

@@ -232,6 +232,7 @@ start_request(int i)
 	PgmcOpen	open;
 
 	slot->begun = true;
+	pgmc_registry_set_commit_xid(i, 0);
 	if (slot->frame.length > 0 && slot->body == NULL)
 	{
 		reply_fields(slot, PGMC_REPLY_ERROR, ERRCODE_OUT_OF_MEMORY,
@@ -282,6 +283,7 @@ start_request(int i)
 	}
 	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
 		pgmc_registry_set_xact_status(i, PGMC_XACT_ACTIVE);
+	pgmc_registry_set_commit_xid(i, pgmc_remote_commit_xid(slot->remote));
 	slot->idle_since = 0;
 }
 

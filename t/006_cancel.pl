@@ -198,7 +198,8 @@ my $waits = "SELECT count(*) = 1 FROM pg_stat_activity
 # The setting arrives at idle backends when they run something next
 my %commit = (
 	autonomous => sub { "SELECT pgmc.autonomous('INSERT INTO t VALUES (''$_[0]'')')" },
-	commit => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.commit()" });
+	commit => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.commit()" },
+	'COMMIT by execute' => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.execute('COMMIT')" });
 my %interrupt = (
 	cancel => sub { $admin->value("SELECT pg_cancel_backend($_[0]->{pid})") },
 	statement_timeout => sub { },
@@ -225,6 +226,43 @@ for my $how (sort keys %commit)
 		$caller->quit;
 	}
 }
+
+$admin->value('ALTER SYSTEM RESET synchronous_standby_names');
+$admin->value('SELECT pg_reload_conf()');
+is_free($_, 'no standby is waited for') for $admin, @victim;
+
+# ---- what has committed something before it is cancelled ----
+
+$admin->value('TRUNCATE t');
+$admin->value(<<END);
+CREATE PROCEDURE part() LANGUAGE plpgsql
+	AS \$\$ BEGIN INSERT INTO t VALUES ('part'); COMMIT; INSERT INTO t VALUES ('rest'); PERFORM pg_sleep(600); END \$\$;
+END
+my $ended = qr/DETAIL:  .* was not completed; what it had committed itself by then stays committed/;
+my $nothing = qr/DETAIL:  .* was not committed/;
+my @parts = (
+	[ $ended, 'part', "SELECT pgmc.autonomous('BEGIN; INSERT INTO t VALUES (''part''); COMMIT; SELECT pg_sleep(600)')" ],
+	[ $ended, 'part', "SELECT pgmc.autonomous('CALL part()')" ],
+	[ $ended, 'part', "SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('CALL part()')" ],
+	[ $ended, 'part', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''part''); COMMIT; SELECT pg_sleep(600)')" ],
+	[ $nothing, '', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''rest''); SELECT pg_sleep(600); COMMIT')" ],
+	[ $nothing, '', "SELECT pgmc.autonomous('INSERT INTO t VALUES (''rest''); SELECT pg_sleep(600)')" ]);
+$caller = session($node);
+for my $part (@parts)
+{
+	my ($detail, $there, $sql) = @$part;
+
+	$caller->send($sql);
+	holds_up($admin);
+	$admin->value("SELECT pg_cancel_backend($caller->{pid})");
+	is_state($caller, undef, '57014', "cancelled: $sql");
+	like($caller->{err}, $detail, 'the DETAIL tells what stays');
+	stops();
+	is($admin->value("SELECT coalesce(string_agg(id, ' '), '') FROM t"), $there, 'and that is what stays');
+	$admin->value('TRUNCATE t');
+}
+is_free($admin, 'after parts');
+is_clean($admin, 'after parts');
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 
