@@ -171,7 +171,7 @@ is_free($holder, 'after that');
 
 $waiter->value("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (4)')");
 $admin->value('DROP EXTENSION pgmc CASCADE');
-is_state($waiter, "SELECT pgmc.commit()", '3F000', 'DROP EXTENSION in the middle of a hold: there is no such function');
+is_state($waiter, 'SELECT pgmc.commit()', '42883', 'DROP EXTENSION in the middle of a hold: there is no such function');
 is($admin->value('SELECT count(*) FROM t WHERE id = 4'), '0', 'and the transaction is rolled back');
 $node->poll_query_until('postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
