@@ -186,6 +186,7 @@ DECLARE
 	why text;
 BEGIN
 	FOR n IN 1 .. rounds LOOP
+		EXIT WHEN clock_timestamp() > now() + interval '20 s';	-- on a slow machine
 		BEGIN
 			PERFORM pgmc.acquire(server, '20 s');
 			PERFORM pgmc.execute('INSERT INTO work VALUES (\$1, \$2)', me, n);
@@ -209,6 +210,7 @@ DECLARE
 	what text;
 BEGIN
 	FOR n IN 1 .. rounds LOOP
+		EXIT WHEN clock_timestamp() > now() + interval '20 s';
 		BEGIN
 			PERFORM pgmc.autonomous('INSERT INTO work VALUES (\$1, \$2)', me, n);
 			what := 'committed';
@@ -256,9 +258,9 @@ for my $whom ('loopback', 'worker')
 	is(sqlstate($_->{err}), '', "$whom: works in spite of all") for $holder, $next, $alone;
 	note($admin->value("SELECT string_agg(concat_ws(' ', kind, what, c), ', ' ORDER BY kind, what) FROM
 		(SELECT who = 3 AS kind, what, count(*) AS c FROM told GROUP BY 1, 2) AS x") . "; $strikes strikes");
-	cmp_ok($strikes, '>', 50, "$whom: many strikes");
-	cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = '08006'"), '>', 20, "$whom: which lost many");
-	cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = 'committed'"), '>', 100, "$whom: but not all");
+	cmp_ok($strikes, '>', 20, "$whom: many strikes");
+	cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = '08006'"), '>', 10, "$whom: which lost many");
+	cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = 'committed'"), '>', 20, "$whom: but not all");
 	is( $admin->value(
 			"SELECT count(*) FROM told WHERE what = 'committed'
 				AND NOT EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
