@@ -5,7 +5,8 @@
  * A ring's positions count bytes since the segment was made and never wrap;
  * the place of byte n is n modulo the ring's size.  Each end moves only its
  * own position.  The exceptions are resets, done by the worker alone: while
- * the holder waits for its abort to be answered, or when there is no holder.
+ * the holder waits for its abort to be answered, when there is no holder, or
+ * when the connection is lost, after which the holder can send no more.
  */
 #include "postgres.h"
 
@@ -39,6 +40,7 @@ pgmc_channel_give(PgmcChannel *channel, uint64 epoch)
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	channel->epoch = epoch;
 	channel->broken = false;
+	channel->unheard = false;
 	channel->used = false;
 	channel->abort_asked = false;	/* these were for the last holder's
 									 * requests */
@@ -128,29 +130,42 @@ current_bytes(PgmcChannel *channel)
 	return handle;
 }
 
-void
-pgmc_channel_prepare(PgmcChannel *channel, int slot)
+/* Let these be the slot's bytes, unless the hold is over or there are others. */
+static bool
+publish(PgmcChannel *channel, uint64 epoch, dsm_handle handle)
 {
-	dsm_handle	handle = current_bytes(channel);
+	bool		wanted;
+
+	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
+	wanted = channel->epoch == epoch && channel->data == DSM_HANDLE_INVALID;
+	if (wanted)
+	{
+		channel->data = handle;
+		memset(&channel->request, 0, sizeof(channel->request));
+		memset(&channel->reply, 0, sizeof(channel->reply));
+	}
+	LWLockRelease(&channel->lock);
+	return wanted;
+}
+
+void
+pgmc_channel_prepare(PgmcChannel *channel, int slot, uint64 epoch)
+{
 	dsm_segment *segment;
 
-	if (map_bytes(slot, handle) != NULL)
+	if (map_bytes(slot, current_bytes(channel)) != NULL)
 		return;
 
 	/*
-	 * Only the holder is here, so nobody else makes them meanwhile.  They are
-	 * pinned last, and published at once: an error before that leaves
-	 * nothing.
+	 * They are pinned last, and published at once: an error before that
+	 * leaves nothing.  One whose hold was revoked meanwhile finds that it is
+	 * not the only one here.
 	 */
 	segment = dsm_create(2 * PGMC_RING_SIZE, 0);
 	remember_mapping(get_mapping(slot), segment);
 	dsm_pin_segment(segment);
-
-	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
-	channel->data = dsm_segment_handle(segment);
-	memset(&channel->request, 0, sizeof(channel->request));
-	memset(&channel->reply, 0, sizeof(channel->reply));
-	LWLockRelease(&channel->lock);
+	if (!publish(channel, epoch, dsm_segment_handle(segment)))
+		dsm_unpin_segment(dsm_segment_handle(segment));
 }
 
 /* ---- rings; the caller holds the channel's lock ---- */
@@ -246,7 +261,7 @@ pgmc_channel_receive(PgmcChannel *channel, int slot, uint64 epoch, char *dst,
 	{
 		*done = ring_read(&channel->reply, reply_bytes(base), dst, length, wake);
 		if (*done == 0 && channel->broken)
-			state = PGMC_CHANNEL_BROKEN;
+			state = channel->unheard ? PGMC_CHANNEL_UNHEARD : PGMC_CHANNEL_BROKEN;
 	}
 	LWLockRelease(&channel->lock);
 	return state;
@@ -364,15 +379,26 @@ pgmc_channel_worker_write(PgmcChannel *channel, int slot, const char *src,
 }
 
 void
-pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort, bool *cancel,
-						  uint16 *seq)
+pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort,
+						  uint64 *cancel_epoch, uint16 *seq)
 {
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	*abort = channel->abort_asked;
-	*cancel = channel->cancel_asked;
+	*cancel_epoch = channel->cancel_asked ? channel->epoch : 0;
 	*seq = channel->cancel_seq;
 	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);
+}
+
+uint64
+pgmc_channel_epoch(PgmcChannel *channel)
+{
+	uint64		epoch;
+
+	LWLockAcquire(&channel->lock, LW_SHARED);
+	epoch = channel->epoch;
+	LWLockRelease(&channel->lock);
+	return epoch;
 }
 
 /* caller holds the lock */
@@ -425,10 +451,14 @@ pgmc_channel_worker_aborted(PgmcChannel *channel, int slot)
 }
 
 void
-pgmc_channel_worker_break(PgmcChannel *channel)
+pgmc_channel_worker_break(PgmcChannel *channel, bool in_part)
 {
 	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
 	channel->broken = true;
+	if (in_part || channel->request.written != channel->request.read)
+		channel->unheard = true;
+	channel->request.read = channel->request.written;
+	channel->request.writer_waits = false;
 	channel->abort_asked = false;
 	channel->cancel_asked = false;
 	LWLockRelease(&channel->lock);

@@ -40,6 +40,8 @@ typedef struct PgmcChannel
 								 * lock too */
 	bool		broken;			/* the connection was lost in this hold: the
 								 * worker; cleared with a new epoch */
+	bool		unheard;		/* and the holder's last request never began:
+								 * likewise */
 	bool		abort_asked;	/* drop the running request: the holder;
 								 * cleared by the worker once it is done */
 	bool		cancel_asked;	/* cancel its statement, but reply: the
@@ -57,7 +59,9 @@ typedef enum PgmcChannelState
 {
 	PGMC_CHANNEL_OK,
 	PGMC_CHANNEL_FENCED,		/* the hold with this epoch is over */
-	PGMC_CHANNEL_BROKEN			/* nothing more to read, connection lost */
+	PGMC_CHANNEL_BROKEN,		/* nothing more to read, connection lost */
+	PGMC_CHANNEL_UNHEARD		/* the same, before the request began; only
+								 * pgmc_channel_receive says so */
 } PgmcChannelState;
 
 extern void pgmc_channel_init(PgmcChannel *channel, int tranche);
@@ -81,7 +85,7 @@ extern void pgmc_channel_empty(PgmcChannel *channel);
  * Make the slot's bytes where there are none, and map them into this process
  * for its life.  Raises 53200 or what dsm_create raises; takes the lock.
  */
-extern void pgmc_channel_prepare(PgmcChannel *channel, int slot);
+extern void pgmc_channel_prepare(PgmcChannel *channel, int slot, uint64 epoch);
 
 /*
  * Write at most length bytes of a request, read at most length bytes of a
@@ -121,9 +125,15 @@ extern Size pgmc_channel_worker_read(PgmcChannel *channel, int slot, char *dst,
 extern Size pgmc_channel_worker_write(PgmcChannel *channel, int slot,
 									  const char *src, Size length);
 
-/* What the holder asked for; a cancel, of request *seq, is cleared as it is read. */
+/*
+ * What the holder asked for.  A cancel is cleared as it is read: of request
+ * *seq of the hold *cancel_epoch, 0: none.
+ */
 extern void pgmc_channel_worker_asked(PgmcChannel *channel, bool *abort,
-									  bool *cancel, uint16 *seq);
+									  uint64 *cancel_epoch, uint16 *seq);
+
+/* whose channel it is, 0: nobody's */
+extern uint64 pgmc_channel_epoch(PgmcChannel *channel);
 
 /* Empty both rings (and overwrite the requests, which may hold secrets). */
 extern void pgmc_channel_worker_reset(PgmcChannel *channel, int slot,
@@ -135,7 +145,12 @@ extern void pgmc_channel_worker_wipe(PgmcChannel *channel, int slot);
 /* The request that the holder dropped has ended: it may send the next. */
 extern void pgmc_channel_worker_aborted(PgmcChannel *channel, int slot);
 
-/* Tell the holder, for as long as it holds, that its connection is lost. */
-extern void pgmc_channel_worker_break(PgmcChannel *channel);
+/*
+ * Tell the holder, for as long as it holds, that its connection is lost.  What
+ * is on its way to the worker is thrown away, as the rest of a request must
+ * never be taken for the beginning of another; in_part: the worker has received
+ * a part of it.
+ */
+extern void pgmc_channel_worker_break(PgmcChannel *channel, bool in_part);
 
 #endif							/* PGMC_CHANNEL_H */

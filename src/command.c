@@ -138,17 +138,43 @@ pgmc_command_may_be_copy(const char *command)
 		strncmp(command, "--", 2) == 0 || strncmp(command, "/*", 2) == 0;
 }
 
-bool
-pgmc_command_may_commit(const char *command)
+/* Does it, or what follows one of its semicolons, begin with one of these? */
+static bool
+has_command(const char *command, const char *const *words)
 {
 	while (command != NULL)
 	{
 		command += strspn(command, SPACES ";");
-		if (pg_strncasecmp(command, "commit", 6) == 0 ||
-			pg_strncasecmp(command, "end", 3) == 0 ||
-			pg_strncasecmp(command, "prepare", 7) == 0)
-			return true;
+		for (int i = 0; words[i] != NULL; i++)
+			if (pg_strncasecmp(command, words[i], strlen(words[i])) == 0)
+				return true;
 		command = strchr(command, ';');
 	}
 	return false;
+}
+
+bool
+pgmc_command_may_commit(const char *command)
+{
+	static const char *const words[] = {"commit", "end", "prepare", NULL};
+
+	return has_command(command, words);
+}
+
+bool
+pgmc_command_may_prepare(const char *command)
+{
+	static const char *const words[] = {"prepare", NULL};
+
+	return has_command(command, words);
+}
+
+bool
+pgmc_command_may_commit_within(const char *command)
+{
+	static const char *const words[] = {
+		"call", "do", "vacuum", "reindex", "cluster", NULL
+	};
+
+	return has_command(command, words);
 }

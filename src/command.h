@@ -18,4 +18,10 @@ extern bool pgmc_command_may_be_copy(const char *command);
 /* May this, or a command in it, be one that commits?  Not one that hides it. */
 extern bool pgmc_command_may_commit(const char *command);
 
+/* Is one of those a PREPARE, of a transaction or a statement? */
+extern bool pgmc_command_may_prepare(const char *command);
+
+/* May this, or a command in it, commit before its own end?  The same applies. */
+extern bool pgmc_command_may_commit_within(const char *command);
+
 #endif							/* PGMC_COMMAND_H */

@@ -13,6 +13,15 @@
 #include "channel.h"
 #include "session.h"
 
+/* what is known of a commit when an error must tell */
+typedef enum PgmcFate
+{
+	PGMC_FATE_UNKNOWN,
+	PGMC_FATE_COMMITTED,
+	PGMC_FATE_NOT_COMMITTED,
+	PGMC_FATE_IN_PART			/* failed, but may have committed before that */
+} PgmcFate;
+
 struct PgmcReader
 {
 	struct PgmcHold *hold;
@@ -42,7 +51,9 @@ struct PgmcHold
 	bool		in_flight;		/* a request is not answered in full yet */
 	bool		aborting;		/* one was dropped, the worker is ending it */
 	bool		committing;		/* what is in flight may commit */
+	bool		commits_within; /* and may have done so when it fails */
 	bool		interrupted;	/* a cancel waits for the outcome of that */
+	PgmcFate	fate;			/* of that, where no reply can tell any more */
 	int			users;			/* calls on the stack that use this struct */
 	bool		ended;			/* freed when the last of them is through */
 	TimestampTz deadline;		/* of the opening, 0: none */

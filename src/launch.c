@@ -57,13 +57,13 @@ register_worker(void)
 	}
 	PG_CATCH();
 	{
-		pgmc_registry_start_failed();
+		(void) pgmc_registry_start_failed();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	if (!registered)
 	{
-		pgmc_registry_start_failed();
+		(void) pgmc_registry_start_failed();
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_CONNECTIONS),
 				 errmsg("no background worker slot is free for the pgmc worker"),
@@ -72,18 +72,19 @@ register_worker(void)
 	return handle;
 }
 
-/* The worker that we registered has ended without ever being ready. */
+/*
+ * Has the worker that we registered ended without ever being ready?  One that
+ * was, and was terminated then, has taken our mark away.
+ */
 static void
 check_started(BackgroundWorkerHandle *handle)
 {
 	pid_t		pid;
-	int			worker_pid;
 
 	if (handle == NULL || GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
 		return;
-	if (pgmc_registry_worker(&worker_pid) == PGMC_WORKER_RUNNING)
+	if (!pgmc_registry_start_failed())
 		return;
-	pgmc_registry_start_failed();
 	ereport(ERROR,
 			(errcode(ERRCODE_SYSTEM_ERROR),
 			 errmsg("the pgmc worker did not start"),

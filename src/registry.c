@@ -4,7 +4,8 @@
  *
  * Everything in the segment is guarded by the registry's lock, except for
  * - channels, which have locks of their own;
- * - a connection's xact_status, an atomic that only the worker writes;
+ * - a connection's xact_status and commit_xid, atomics that only the worker
+ *   writes, the latter while somebody holds the connection;
  * - high_water and attention, which are read without it as hints.
  *
  * Processes are named by their procno (index in ProcGlobal->allProcs), so a
@@ -59,6 +60,8 @@ typedef struct Conn
 								 * wanted any more */
 	char		last_error[PGMC_MESSAGE_SIZE];
 	pg_atomic_uint32 xact_status;	/* PgmcXactStatus */
+	pg_atomic_uint32 commit_xid;	/* that the holder's request is to commit,
+									 * 0: not known; cleared with a new holder */
 	PgmcChannel channel;
 } Conn;
 
@@ -165,6 +168,7 @@ init_registry(void *segment, Size size, int tranche)
 	for (int i = 0; i < PGMC_MAX_CONNECTIONS; i++)
 	{
 		pg_atomic_init_u32(&r->conns[i].xact_status, PGMC_XACT_CLOSED);
+		pg_atomic_init_u32(&r->conns[i].commit_xid, 0);
 		pgmc_channel_init(&r->conns[i].channel, tranche);
 		r->conns[i].holder = NOBODY;
 	}
@@ -378,6 +382,7 @@ hold(Conn *conn, int procno)
 	conn->holder = procno;
 	conn->hold_start = conn->state_since;
 	conn->last_session = s->id;
+	pg_atomic_write_u32(&conn->commit_xid, 0);
 	conn->hold_timeout = reg->pools[conn->pool].hold_timeout;
 	conn->idle_hold_timeout = reg->pools[conn->pool].idle_hold_timeout;
 	if (conn->hold_timeout > 0 || conn->idle_hold_timeout > 0)
@@ -1049,6 +1054,7 @@ pgmc_registry_slot(int slot, PgmcSlot *copy)
 		copy->backend_start = conn->backend_start;
 		copy->state_since = conn->state_since;
 		copy->xact_status = pg_atomic_read_u32(&conn->xact_status);
+		copy->commit_xid = pg_atomic_read_u32(&conn->commit_xid);
 		fill_holder(conn, &copy->holder);
 		copy->hold_timeout = conn->hold_timeout;
 		copy->idle_hold_timeout = conn->idle_hold_timeout;
@@ -1118,18 +1124,22 @@ pgmc_registry_claim_start(int *worker_pid)
 	return state;
 }
 
-void
+bool
 pgmc_registry_start_failed(void)
 {
+	bool		ours;
+
 	lock(LW_EXCLUSIVE);
-	if (reg->worker_state == PGMC_WORKER_STARTING &&
-		reg->starter_pid == MyProcPid)
+	ours = reg->worker_state == PGMC_WORKER_STARTING &&
+		reg->starter_pid == MyProcPid;
+	if (ours)
 	{
 		reg->worker_state = PGMC_WORKER_NONE;
 		reg->starter_pid = 0;
 	}
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
+	return ours;
 }
 
 PgmcWorkerState
@@ -1229,7 +1239,7 @@ worker_exit_conn(Conn *conn, const PgmcFailure *failure)
 	else
 	{
 		conn->broken = true;
-		pgmc_channel_worker_break(&conn->channel);
+		pgmc_channel_worker_break(&conn->channel, false);
 		wake(conn->holder);
 	}
 }
@@ -1265,6 +1275,12 @@ void
 pgmc_registry_set_xact_status(int slot, PgmcXactStatus status)
 {
 	pg_atomic_write_u32(&reg->conns[slot].xact_status, status);
+}
+
+void
+pgmc_registry_set_commit_xid(int slot, uint32 xid)
+{
+	pg_atomic_write_u32(&reg->conns[slot].commit_xid, xid);
 }
 
 bool
@@ -1370,7 +1386,7 @@ pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 
 /* caller has the lock */
 static void
-lost_locked(Conn *conn, const char *message)
+lost_locked(Conn *conn, const char *message, bool in_part)
 {
 	forget_backend(conn);
 	if (message != NULL)
@@ -1378,7 +1394,7 @@ lost_locked(Conn *conn, const char *message)
 	if (conn->state == PGMC_CONN_HELD)
 	{
 		conn->broken = true;
-		pgmc_channel_worker_break(&conn->channel);
+		pgmc_channel_worker_break(&conn->channel, in_part);
 		wake(conn->holder);
 	}
 	else if (conn->state != PGMC_CONN_FREE)
@@ -1388,26 +1404,27 @@ lost_locked(Conn *conn, const char *message)
 	}
 }
 
-void
-pgmc_registry_lost(int slot, const char *message)
+bool
+pgmc_registry_lost(int slot, const char *message, bool in_part)
 {
 	Conn	   *conn = &reg->conns[slot];
+	bool		still;
 
 	lock(LW_EXCLUSIVE);
-
-	/* else the slot was given away, and this is not about its new holder */
-	if (conn->open || conn->opening || conn->state == PGMC_CONN_RECOVERING ||
-		conn->state == PGMC_CONN_CLOSING)
-		lost_locked(conn, message);
+	still = conn->open || conn->opening ||
+		conn->state == PGMC_CONN_RECOVERING || conn->state == PGMC_CONN_CLOSING;
+	if (still)
+		lost_locked(conn, message, in_part);
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
+	return still;
 }
 
 void
-pgmc_registry_failed(int slot, const char *message)
+pgmc_registry_failed(int slot, const char *message, bool in_part)
 {
 	lock(LW_EXCLUSIVE);
-	lost_locked(&reg->conns[slot], message);
+	lost_locked(&reg->conns[slot], message, in_part);
 	unlock();
 	ConditionVariableBroadcast(&reg->news);
 }

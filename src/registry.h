@@ -134,6 +134,7 @@ typedef struct PgmcSlot
 	TimestampTz backend_start;
 	TimestampTz state_since;
 	PgmcXactStatus xact_status;
+	uint32		commit_xid;		/* of the holder's COMMIT, 0: not known */
 	PgmcHolder	holder;
 	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
 	int			idle_hold_timeout;
@@ -268,10 +269,10 @@ typedef enum PgmcWorkerState
 /*
  * What must be done to have a worker.  NONE makes the caller the starter: it
  * has set the mark, must register the worker, and must take the mark back
- * with pgmc_registry_start_failed if it can't.
+ * with pgmc_registry_start_failed if it can't; false: it is no longer there.
  */
 extern PgmcWorkerState pgmc_registry_claim_start(int *worker_pid);
-extern void pgmc_registry_start_failed(void);
+extern bool pgmc_registry_start_failed(void);
 extern PgmcWorkerState pgmc_registry_worker(int *pid);
 
 /* for waiting until the worker's state changes, or a recovery has ended */
@@ -288,6 +289,12 @@ extern void pgmc_registry_worker_exit(const char *why);
 
 extern void pgmc_registry_wake_holder(int slot);
 extern void pgmc_registry_set_xact_status(int slot, PgmcXactStatus status);
+
+/*
+ * A request begins; the transaction that it is to commit, where that is known.
+ * It stays known when the worker is gone.  No lock.
+ */
+extern void pgmc_registry_set_commit_xid(int slot, uint32 xid);
 
 /* whether any session has asked something of the worker by a state change */
 extern bool pgmc_registry_take_attention(void);
@@ -321,12 +328,13 @@ extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
 
 /*
  * The PGconn is gone (message NULL: that is no news).  Its holder stays;
- * without one the slot goes on.
+ * without one the slot goes on.  in_part: a part of a request has come in.
+ * False: the slot was given away before, and this is not about its new holder.
  */
-extern void pgmc_registry_lost(int slot, const char *message);
+extern bool pgmc_registry_lost(int slot, const char *message, bool in_part);
 
 /* The same after an error of the worker, whatever is known of the PGconn. */
-extern void pgmc_registry_failed(int slot, const char *message);
+extern void pgmc_registry_failed(int slot, const char *message, bool in_part);
 
 /* does the session with this pid hold any connection? */
 extern bool pgmc_registry_pid_holds(int pid);

@@ -36,7 +36,12 @@
 #include "prepared.h"
 #include "remote.h"
 
-/* how often a statement that goes on is cancelled again, and how long */
+/*
+ * How often a statement that goes on is cancelled again, and how long.  The
+ * first cancel may find that the server has not yet read the statement, and is
+ * lost then; so the second comes soon, and each next one after twice the time.
+ */
+#define CANCEL_FIRST_MS		10
 #define CANCEL_EVERY_MS		1000
 #define CANCEL_GIVE_UP_MS	60000
 
@@ -83,8 +88,9 @@ typedef struct Task
 	bool		spoke;			/* rows or notices of it are in the output */
 	bool		retry;			/* its statement wasn't usable: once more */
 	TransactionId xid;			/* that a COMMIT is to commit, where known */
+	bool		hopeless;		/* a COMMIT of a transaction that has failed */
 	bool		ends_xact;		/* the holder's command may be a COMMIT */
-	bool		own_commit;		/* one of several commands was one */
+	bool		own_commit;		/* it was one, or one of several was */
 	StepKind	steps[MAX_STEPS];
 	int			nsteps;
 	int			at;				/* step whose results are due */
@@ -115,6 +121,8 @@ struct PgmcRemote
 	PostgresPollingStatusType polling;
 	TimestampTz connect_deadline;
 	TimestampTz cancel_next;	/* 0: nothing is being cancelled */
+	int			cancel_pause;	/* milliseconds from the next cancel to the
+								 * one after it */
 	TimestampTz cancel_give_up;
 	PgmcNetCancel *net_cancel;	/* one on its way over the network, or NULL */
 	TimestampTz retry_at;		/* to resolve a commit in doubt, 0: none */
@@ -426,7 +434,7 @@ static bool
 in_doubt(const PgmcRemote *remote)
 {
 	const Task *task = &remote->task;
-	bool		commits = task->kind == TASK_COMMIT ||
+	bool		commits = (task->kind == TASK_COMMIT && !task->hopeless) ||
 	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
 	 (task->ends_xact ||
 	  (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))));
@@ -489,7 +497,7 @@ lose(PgmcRemote *remote)
 													   RESOLVE_EVERY_MS);
 		return;
 	}
-	if (task->own_commit)
+	if (task->own_commit && !task->committed)
 		remote->error_sqlstate = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	if (remote->error_sqlstate == 0)
 		remote->error_sqlstate = in_doubt(remote) ?
@@ -975,7 +983,10 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 	task->exec = exec;
 	task->simple = needs_simple_protocol(exec);
 	task->ends_xact = may_commit;
-	if (task->ends_xact && !pgmc_command_may_be_several(exec->command))
+
+	/* what is prepared stays in progress, so its number tells nothing */
+	if (task->ends_xact && !pgmc_command_may_be_several(exec->command) &&
+		!pgmc_command_may_prepare(exec->command))
 		task->xid = open_xid(remote);
 	task->fresh = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
 	if (reset_due(remote, exec->session))
@@ -1024,6 +1035,7 @@ pgmc_remote_commit(PgmcRemote *remote, uint16 seq)
 	hear_last_words(remote);
 	task = begin_task(remote, TASK_COMMIT, seq);
 	task->xid = open_xid(remote);
+	task->hopeless = PQtransactionStatus(remote->conn) == PQTRANS_INERROR;
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 		add_step(task, STEP_COMMIT);
 }
@@ -1035,6 +1047,13 @@ pgmc_remote_rollback(PgmcRemote *remote, uint16 seq)
 
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
 		add_step(task, STEP_ROLLBACK);
+}
+
+uint32
+pgmc_remote_commit_xid(const PgmcRemote *remote)
+{
+	return remote->state == PGMC_REMOTE_BUSY ? remote->task.xid :
+		InvalidTransactionId;
 }
 
 void
@@ -1088,8 +1107,10 @@ pgmc_remote_recover(PgmcRemote *remote, bool reset, bool release_holds)
 void
 pgmc_remote_cancel(PgmcRemote *remote)
 {
-	if (remote->state == PGMC_REMOTE_BUSY && !remote->task.asking)
-		remote->cancel_next = GetCurrentTimestamp();
+	if (remote->state != PGMC_REMOTE_BUSY || remote->task.asking)
+		return;
+	remote->cancel_next = GetCurrentTimestamp();
+	remote->cancel_pause = CANCEL_FIRST_MS;
 }
 
 /*
@@ -1103,7 +1124,8 @@ cancel_now(PgmcRemote *remote)
 
 	if (remote->cancel_give_up == 0)
 		remote->cancel_give_up = TimestampTzPlusMilliseconds(now, CANCEL_GIVE_UP_MS);
-	remote->cancel_next = TimestampTzPlusMilliseconds(now, CANCEL_EVERY_MS);
+	remote->cancel_next = TimestampTzPlusMilliseconds(now, remote->cancel_pause);
+	remote->cancel_pause = Min(2 * remote->cancel_pause, CANCEL_EVERY_MS);
 	if (remote->same_cluster)
 	{
 		if (BackendPidGetProc(remote->backend_pid) != NULL)
@@ -1414,8 +1436,11 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
 			if (task->statement != 0 && status == PGRES_TUPLES_OK)
 				pgmc_prepared_returns_rows(remote->prepared, task->statement);
-			task->own_commit = task->own_commit ||
-				(task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0);
+			if (task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0)
+			{
+				task->own_commit = true;
+				task->committed = !task->simple;	/* no more is to come */
+			}
 			if (status == PGRES_TUPLES_OK && !task->described && rows_wanted(task))
 				send_describe(remote, res, describe_flags(task));
 			task->described = false;
@@ -1438,7 +1463,10 @@ leave_copy(PgmcRemote *remote, ExecStatusType status)
 	if (status == PGRES_COPY_IN || status == PGRES_COPY_BOTH)
 		PQputCopyEnd(remote->conn, "COPY from the client is not supported by pgmc");
 	else
+	{
+		remote->cancel_pause = CANCEL_FIRST_MS;
 		cancel_now(remote);
+	}
 	remote->want_write = true;
 }
 
@@ -1564,6 +1592,7 @@ fix_up(PgmcRemote *remote)
 	if (task->fixed_up)
 		return false;
 	task->fixed_up = true;
+	remote->cancel_next = 0;	/* the repairs are not meant */
 	task->nsteps = task->at = 0;
 	if (task->kind == TASK_EXECUTE && (task->flags & PGMC_EXEC_AUTONOMOUS) &&
 		status != PQTRANS_IDLE)
@@ -1603,6 +1632,11 @@ finish_task(PgmcRemote *remote)
 		remote->event = PGMC_REMOTE_RECOVERED;
 		return;
 	}
+	if (task->own_commit)
+		task->done_flags |= PGMC_DONE_OWN_COMMIT;
+	else if (task->ends_xact &&
+			 !(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)))
+		task->done_flags |= PGMC_DONE_NOT_COMMITTED;
 	task->kind = TASK_NONE;
 	remote->state = PGMC_REMOTE_READY;
 	done.xact_status = pgmc_remote_xact_status(remote);

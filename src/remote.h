@@ -116,6 +116,12 @@ extern void pgmc_remote_drop_task(PgmcRemote *remote);
 extern void pgmc_remote_recover(PgmcRemote *remote, bool reset,
 								bool release_holds);
 
+/*
+ * The transaction in this cluster that the running task is to commit, as far
+ * as that is known before it does; 0: none.
+ */
+extern uint32 pgmc_remote_commit_xid(const PgmcRemote *remote);
+
 /* Cancel the running statement; its task goes on to its reply. */
 extern void pgmc_remote_cancel(PgmcRemote *remote);
 

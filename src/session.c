@@ -574,7 +574,8 @@ connect_hold(PgmcHold *hold, const PgmcServer *server)
 	open.reset_query = server->options.reset_query;
 
 	pgmc_launch_worker(hold->deadline);
-	pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot);
+	pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+						 hold->epoch);
 	pgmc_talk_open(hold, &open, &outcome);
 	if (outcome.failed)
 	{
@@ -613,7 +614,8 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 		}
 		else
 		{
-			pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot);
+			pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+								 hold->epoch);
 			hold->xact = PGMC_XACT_IDLE;
 		}
 		hold->deadline = 0;

@@ -9,13 +9,16 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/procarray.h"
 #include "storage/procsignal.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "command.h"
 #include "compat.h"
 #include "deadlock.h"
 #include "registry.h"
@@ -26,13 +29,8 @@
 /* how long a process that shall end waits for the outcome of a commit */
 #define DIE_PATIENCE_MS	5000
 
-/* what is known of a commit when an error must tell */
-typedef enum Fate
-{
-	FATE_UNKNOWN,
-	FATE_COMMITTED,
-	FATE_NOT_COMMITTED
-} Fate;
+/* how often to ask what became of a transaction that is still in progress */
+#define RESOLVE_EVERY_MS	10
 
 static void
 wait_latch(long timeout)
@@ -129,36 +127,37 @@ pgmc_talk_settle(PgmcHold *hold)
 /* ---- interrupts while something may commit ---- */
 
 static const char *
-fate_text(Fate fate)
+fate_text(PgmcFate fate)
 {
 	switch (fate)
 	{
-		case FATE_COMMITTED:
+		case PGMC_FATE_COMMITTED:
 			return "The command on the managed connection was committed.";
-		case FATE_NOT_COMMITTED:
+		case PGMC_FATE_NOT_COMMITTED:
 			return "The command on the managed connection was not committed.";
-		case FATE_UNKNOWN:
+		case PGMC_FATE_IN_PART:
+			return "The command on the managed connection was not completed; what it had committed itself by then stays committed.";
+		case PGMC_FATE_UNKNOWN:
 			break;
 	}
 	return "It is not known whether the command on the managed connection was committed.";
 }
 
 /*
- * The worker has gone, or the hold was revoked: no reply will come any more to
- * what may have committed.
+ * The worker has gone, or the hold was revoked, and nothing else is known: no
+ * reply will come any more to what may have committed.
  */
 static PGMC_NORETURN void
 raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 {
 	PgmcSlot	slot;
 
-	hold->xact = PGMC_XACT_CLOSED;
 	if (state == PGMC_CHANNEL_FENCED)
 		ereport(ERROR,
 				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
-				 errdetail("%s", fate_text(FATE_UNKNOWN)),
+				 errdetail("%s", fate_text(PGMC_FATE_UNKNOWN)),
 				 errhint("Release it and acquire it again.")));
 
 	pgmc_registry_slot(hold->slot, &slot);
@@ -176,11 +175,11 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 static void
 tell_fate(void *arg)
 {
-	errdetail("%s", fate_text(*(Fate *) arg));
+	errdetail("%s", fate_text(*(PgmcFate *) arg));
 }
 
 static void
-process_interrupts(Fate fate)
+process_interrupts(PgmcFate fate)
 {
 	ErrorContextCallback callback;
 
@@ -226,10 +225,55 @@ heed_interrupts(PgmcHold *hold)
 			hold->patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 														 DIE_PATIENCE_MS);
 		if (hold->patience != 0 && GetCurrentTimestamp() >= hold->patience)
-			process_interrupts(FATE_UNKNOWN);
+			process_interrupts(PGMC_FATE_UNKNOWN);
 	}
 	else
-		process_interrupts(FATE_UNKNOWN);
+		process_interrupts(PGMC_FATE_UNKNOWN);
+}
+
+/*
+ * No reply will come any more to what may have committed.  The transaction's
+ * number, where the worker has left it, tells what became of it as soon as it
+ * is no longer in progress: its backend was told to end.
+ */
+static void
+resolve_doubt(PgmcHold *hold)
+{
+	PgmcSlot	slot;
+
+	pgmc_registry_slot(hold->slot, &slot);
+	if (slot.epoch != hold->epoch || !TransactionIdIsValid(slot.commit_xid))
+		return;
+	while (TransactionIdIsInProgress(slot.commit_xid))
+	{
+		heed_interrupts(hold);
+		wait_latch(RESOLVE_EVERY_MS);
+	}
+	hold->fate = TransactionIdDidCommit(slot.commit_xid) ?
+		PGMC_FATE_COMMITTED : PGMC_FATE_NOT_COMMITTED;
+}
+
+/*
+ * The connection ended, and all replies are read.  Also where the commit is
+ * proved, this ends by an error, which talk() knows how to take.
+ */
+static PGMC_NORETURN void
+raise_end(PgmcHold *hold, PgmcChannelState state)
+{
+	if (!hold->committing)
+	{
+		hold->in_flight = false;
+		pgmc_talk_raise(hold, state);
+	}
+	if (state == PGMC_CHANNEL_UNHEARD)
+		hold->fate = PGMC_FATE_NOT_COMMITTED;
+	else if (state == PGMC_CHANNEL_BROKEN)
+		resolve_doubt(hold);
+	hold->in_flight = false;
+	hold->xact = PGMC_XACT_CLOSED;
+	if (hold->fate == PGMC_FATE_NOT_COMMITTED)
+		pgmc_talk_raise(hold, state);
+	raise_in_doubt(hold, state);
 }
 
 static void
@@ -317,12 +361,7 @@ fill(PgmcReader *reader)
 			return;
 		}
 		if (state != PGMC_CHANNEL_OK)
-		{
-			hold->in_flight = false;
-			if (hold->committing)
-				raise_in_doubt(hold, state);
-			pgmc_talk_raise(hold, state);
-		}
+			raise_end(hold, state);
 		wait_for_worker(hold, &wait);
 	}
 }
@@ -529,20 +568,24 @@ read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
 	}
 }
 
-static Fate
-fate_of(const PgmcOutcome *outcome)
+static PgmcFate
+fate_of(const PgmcHold *hold, const PgmcOutcome *outcome)
 {
-	if (!outcome->failed)
-		return (outcome->flags & (PGMC_DONE_NOT_COMMITTED | PGMC_DONE_LEFT_OPEN)) ||
-			outcome->done.xact_status == PGMC_XACT_INTRANS ?
-			FATE_NOT_COMMITTED : FATE_COMMITTED;
+	bool		open = outcome->done.xact_status == PGMC_XACT_INTRANS ||
+	outcome->done.xact_status == PGMC_XACT_INERROR;
+
+	if (outcome->flags & PGMC_DONE_OWN_COMMIT)
+		return outcome->failed || open ? PGMC_FATE_IN_PART : PGMC_FATE_COMMITTED;
 	if (outcome->lost && strcmp(outcome->error.sqlstate, "08007") == 0)
-		return FATE_UNKNOWN;
-	return FATE_NOT_COMMITTED;
+		return PGMC_FATE_UNKNOWN;
+	if (outcome->failed || (outcome->flags & PGMC_DONE_LEFT_OPEN))
+		return hold->commits_within ? PGMC_FATE_IN_PART : PGMC_FATE_NOT_COMMITTED;
+	return (outcome->flags & PGMC_DONE_NOT_COMMITTED) || open ?
+		PGMC_FATE_NOT_COMMITTED : PGMC_FATE_COMMITTED;
 }
 
 static void
-add_fate(ErrorData *edata, Fate fate)
+add_fate(ErrorData *edata, PgmcFate fate)
 {
 	edata->detail = edata->detail == NULL ? pstrdup(fate_text(fate)) :
 		psprintf("%s\n%s", edata->detail, fate_text(fate));
@@ -557,7 +600,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 {
 	PgmcOutcome outcome = {0};
 	ErrorData  *edata;
-	volatile Fate fate = FATE_UNKNOWN;
+	volatile PgmcFate fate = PGMC_FATE_UNKNOWN;
 
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
@@ -568,7 +611,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 	PG_TRY();
 	{
 		read_replies(hold, NULL, NULL, true, &outcome);
-		fate = fate_of(&outcome);
+		fate = fate_of(hold, &outcome);
 	}
 	PG_CATCH();
 	{
@@ -576,6 +619,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
 		pgmc_talk_drop(hold);
+		fate = hold->fate;
 	}
 	PG_END_TRY();
 	hold->committing = false;
@@ -621,6 +665,17 @@ send_request(PgmcHold *hold, StringInfo head, const PgmcExecute *exec)
 	pgmc_registry_wake_worker();
 }
 
+/* The connection is gone, and yet the commit is proved: that is no error. */
+static void
+take_proof(PgmcHold *hold, MemoryContext context, PgmcOutcome *outcome)
+{
+	MemoryContextSwitchTo(context);
+	FlushErrorState();
+	memset(outcome, 0, sizeof(*outcome));
+	outcome->flags = PGMC_DONE_LOST;
+	outcome->done.xact_status = hold->xact;
+}
+
 static void
 talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	 PgmcSink *sink, PgmcOutcome *outcome)
@@ -632,6 +687,9 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	hold->interrupted = false;
 	hold->patience = 0;
 	hold->committing = false;
+	hold->commits_within = committing && exec != NULL &&
+		pgmc_command_may_commit_within(exec->command);
+	hold->fate = PGMC_FATE_UNKNOWN;
 	hold->in_flight = true;
 	hold->users++;
 	PG_TRY();
@@ -642,11 +700,15 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	}
 	PG_CATCH();
 	{
-		hold->users--;
-		if (hold->in_flight && hold->committing)
-			rethrow_with_fate(hold, caller);
-		pgmc_talk_drop(hold);
-		PG_RE_THROW();
+		if (hold->fate != PGMC_FATE_COMMITTED)
+		{
+			hold->users--;
+			if (hold->in_flight && hold->committing)
+				rethrow_with_fate(hold, caller);
+			pgmc_talk_drop(hold);
+			PG_RE_THROW();
+		}
+		take_proof(hold, caller, outcome);
 	}
 	PG_END_TRY();
 	hold->users--;
@@ -654,7 +716,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	if (hold->interrupted || (committing && interrupt_is_final()))
 	{
 		hold->interrupted = false;
-		process_interrupts(fate_of(outcome));
+		process_interrupts(fate_of(hold, outcome));
 	}
 }
 
@@ -687,8 +749,8 @@ pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
 	talk(hold, &head, exec,
-		 (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0, sink,
-		 outcome);
+		 (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
+		 pgmc_command_may_commit(exec->command), sink, outcome);
 	pfree(head.data);
 }
 
@@ -700,6 +762,8 @@ pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome)
 	pgmc_talk_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_end(&head, pgmc_wire_begin(&head, type, 0, ++hold->seq));
-	talk(hold, &head, NULL, type == PGMC_REQUEST_COMMIT, NULL, outcome);
+	talk(hold, &head, NULL,
+		 type == PGMC_REQUEST_COMMIT && hold->xact != PGMC_XACT_INERROR, NULL,
+		 outcome);
 	pfree(head.data);
 }

@@ -67,6 +67,8 @@ typedef struct PgmcFrame
 #define PGMC_DONE_REFUSED		0x08	/* the worker did not even try */
 #define PGMC_DONE_LOST			0x10	/* done, but the connection was lost
 										 * since */
+#define PGMC_DONE_OWN_COMMIT	0x20	/* a COMMIT of the holder's own has
+										 * taken place */
 
 /* PgmcOpen: everything a connection needs to be made and kept */
 typedef struct PgmcOpen

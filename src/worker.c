@@ -78,6 +78,11 @@ typedef struct Slot
 	PgmcFrame	frame;
 	char	   *body;			/* NULL: too large for us, bytes are dropped */
 	Size		body_got;
+	bool		begun;			/* received in full, and looked at */
+	uint64		cancel_epoch;	/* cancel the request with this number of this
+								 * hold, 0: none; the holder's word may be
+								 * here before the request is */
+	uint16		cancel_seq;
 	PgmcExecute exec;
 
 	/* the hold's time limits */
@@ -176,7 +181,16 @@ forget_request(Slot *slot)
 	slot->header_got = 0;
 	slot->body = NULL;
 	slot->body_got = 0;
+	slot->begun = false;
+	slot->cancel_epoch = 0;
 	MemoryContextReset(slot->request_context);
+}
+
+/* Has a part of a request come in, and is the rest still to come? */
+static bool
+receiving(const Slot *slot)
+{
+	return slot->header_got > 0 && !slot->begun;
 }
 
 /* False where the holder has gone already. */
@@ -220,6 +234,8 @@ start_request(int i)
 	Slot	   *slot = slots[i];
 	PgmcOpen	open;
 
+	slot->begun = true;
+	pgmc_registry_set_commit_xid(i, 0);
 	if (slot->frame.length > 0 && slot->body == NULL)
 	{
 		reply_fields(slot, PGMC_REPLY_ERROR, ERRCODE_OUT_OF_MEMORY,
@@ -270,6 +286,7 @@ start_request(int i)
 	}
 	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
 		pgmc_registry_set_xact_status(i, PGMC_XACT_ACTIVE);
+	pgmc_registry_set_commit_xid(i, pgmc_remote_commit_xid(slot->remote));
 	slot->idle_since = 0;
 }
 
@@ -452,8 +469,11 @@ finish_lost(int i, const char *why)
 
 	slot->duty = DUTY_NONE;
 	slot->lost_pending = false;
-	drop_in_flight(i);
-	pgmc_registry_lost(i, why);
+	reset_out(slot);
+
+	/* one that has got the slot meanwhile may be sending already */
+	if (pgmc_registry_lost(i, why, receiving(slot)))
+		forget_request(slot);
 }
 
 static void
@@ -623,17 +643,36 @@ obey_holder(int i)
 {
 	Slot	   *slot = slots[i];
 	bool		abort;
-	bool		cancel;
-	uint16		seq;
+	uint64		cancel_epoch;
+	uint16		cancel_seq;
 
-	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel, &seq);
+	pgmc_channel_worker_asked(pgmc_registry_channel(i), &abort, &cancel_epoch,
+							  &cancel_seq);
 	if (abort && slot->duty == DUTY_NONE)
 	{
 		drop_in_flight(i);
 		slot->duty = DUTY_DROP;
 		pgmc_remote_drop_task(slot->remote);
 	}
-	else if (cancel && seq == slot->frame.seq)
+	else if (cancel_epoch != 0)
+	{
+		slot->cancel_epoch = cancel_epoch;
+		slot->cancel_seq = cancel_seq;
+	}
+}
+
+/* Cancel what shall be cancelled, as soon as it has begun. */
+static void
+obey_cancel(int i)
+{
+	Slot	   *slot = slots[i];
+	uint64		epoch = slot->cancel_epoch;
+
+	if (epoch == 0 || !slot->begun)
+		return;
+	slot->cancel_epoch = 0;
+	if (slot->cancel_seq == slot->frame.seq &&
+		epoch == pgmc_channel_epoch(pgmc_registry_channel(i)))
 		pgmc_remote_cancel(slot->remote);
 }
 
@@ -668,6 +707,7 @@ serve(int i, bool attention)
 			obey_holder(i);
 			if (slot->duty == DUTY_NONE && slot->out.len == 0)
 				again = read_request(i);
+			obey_cancel(i);
 		}
 		pgmc_remote_advance(slot->remote, ready, &slot->out);
 		event = pgmc_remote_take_event(slot->remote);
@@ -729,10 +769,10 @@ serve_safely(int i, bool attention)
 		FlushErrorState();
 		pgmc_remote_close(slots[i]->remote);
 		pgmc_remote_take_event(slots[i]->remote);
-		drop_in_flight(i);
 		slots[i]->duty = DUTY_NONE;
 		slots[i]->lost_pending = false;
-		pgmc_registry_failed(i, edata->message);
+		pgmc_registry_failed(i, edata->message, receiving(slots[i]));
+		drop_in_flight(i);
 	}
 	PG_END_TRY();
 	MemoryContextReset(loop_context);
@@ -996,10 +1036,16 @@ handle_interrupts(void)
 static void
 on_exit_worker(int code, Datum arg)
 {
+	const char *why = "the pgmc worker was terminated";
+
 	for (int i = 0; i < nslots; i++)
 		if (slots[i] != NULL)
+		{
 			pgmc_remote_close(slots[i]->remote);
-	pgmc_registry_worker_exit("the pgmc worker was terminated");
+			if (receiving(slots[i]))
+				(void) pgmc_registry_lost(i, why, true);
+		}
+	pgmc_registry_worker_exit(why);
 }
 
 static void

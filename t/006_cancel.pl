@@ -11,6 +11,7 @@ use PgmcTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $node = start_server('cancel', init => [ allows_streaming => 1 ]);
 my $admin = session($node);
@@ -39,16 +40,87 @@ BEGIN
 END \$\$;
 END
 
+# ---- the loopback statement stops, too, and soon ----
+
+my $caller = session($node);
+
+sub stops
+{
+	return wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND state = 'active'");
+}
+
+for my $sql ("SELECT pgmc.acquire(), pgmc.execute('SELECT pg_sleep(600)')",
+	"SELECT pgmc.autonomous('SELECT pg_sleep(600)')",
+	"SELECT count(*) FROM pgmc.autonomous_query('SELECT 1 FROM pg_sleep(600)') AS q(i int)")
+{
+	my @times;
+
+	for (1 .. 11)
+	{
+		$caller->send($sql);
+		holds_up($admin);
+		my $start = time();
+		$admin->value("SELECT pg_cancel_backend($caller->{pid})");
+		$caller->result;
+		stops();
+		push @times, time() - $start;
+	}
+	@times = sort { $a <=> $b } @times;
+	is(sqlstate($caller->{err}), '57014', "cancelled: $sql");
+	cmp_ok($times[5], '<', 0.1, 'within 100 ms, most of the time');
+	note("cancelled within @times[0, 5, 10] s (least, median, most)");
+}
+
+# The cancel comes to the worker together with the request
+is_free($caller, 'before a cancel that comes at once');
+my $worker = worker_pid($admin);
+stand_still($worker);
+$caller->send("SELECT pgmc.autonomous('SELECT pg_sleep(600)')");
+wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE pid = $caller->{pid} AND state = 'active' AND wait_event_type = 'Extension'");
+$admin->value("SELECT pg_cancel_backend($caller->{pid})");
+wait_for($admin, 'SELECT pg_sleep(0.05) IS NOT NULL');
+kill 'CONT', $worker;
+is_state($caller, undef, '57014', 'a cancel that comes together with its request');
+stops();
+
+# ... or to the loopback backend before it has read the statement, where it is lost
+for my $how ('execute', 'autonomous')
+{
+	$caller->value("SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('SELECT 1')")
+	  if $how eq 'execute';
+	my $loopback = loopback_pid($admin);
+
+	stand_still($loopback);
+	$caller->send("SELECT pgmc.$how('SELECT pg_sleep(600)')");
+	wait_for($admin, "SELECT count(*) = 1 FROM pgmc.connections WHERE xact_status = 'active'");
+	$admin->value("SELECT pg_cancel_backend($caller->{pid})");
+	wait_for($admin, 'SELECT pg_sleep(0.05) IS NOT NULL');
+	my $start = time();
+	kill 'CONT', $loopback;
+	is_state($caller, undef, '57014', "a cancel that comes to $how too early");
+	stops();
+	cmp_ok(time() - $start, '<', 0.6, 'is sent again, soon');
+	$caller->run('SELECT pgmc.release_all()');
+}
+is_clean($admin, 'after early cancels');
+$caller->quit;
+
 # ---- a late cancel never hits the next holder's statement ----
 
-# Statements end about when their timeout strikes, so that many a cancel comes late.
+# Statements end about when their timeout strikes, be the machine fast or slow, so that many a
+# cancel comes late.
 my @victim = map { session($node) } 1 .. 2;
 my @checker = map { session($node) } 1 .. 2;
 my $rounds = 600;
-my $script = "SET statement_timeout = '3ms';\n";
+my $script = '';
 for my $round (1 .. $rounds)
 {
 	my $ms = 1 + $round % 5 / 2;
+
+	$script .= sprintf("SET statement_timeout = '%dms';\n", (3, 5, 8, 13, 25, 50)[ ($round - 1) / 100 ])
+	  if $round % 100 == 1;
 
 	$script .= $round % 3
 	  ? "SELECT pgmc.acquire(), pgmc.execute('SELECT pg_sleep(0.00$ms)'), pgmc.rollback(), pgmc.release();\n"
@@ -71,7 +143,7 @@ for my $session (@victim)
 	is("@others", '', 'the others were told nothing else');
 }
 cmp_ok($cancelled, '>', 0, 'some were cancelled indeed');
-cmp_ok($cancelled, '<', 2 * $rounds, 'and not all of them');	# how many depends on the machine
+note("$cancelled of " . 2 * $rounds);    # how many depends on the machine
 is_free($admin, 'after late cancels');
 is_clean($admin, 'after late cancels');
 
@@ -126,7 +198,8 @@ my $waits = "SELECT count(*) = 1 FROM pg_stat_activity
 # The setting arrives at idle backends when they run something next
 my %commit = (
 	autonomous => sub { "SELECT pgmc.autonomous('INSERT INTO t VALUES (''$_[0]'')')" },
-	commit => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.commit()" });
+	commit => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.commit()" },
+	'COMMIT by execute' => sub { "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''$_[0]'')'), pgmc.execute('COMMIT')" });
 my %interrupt = (
 	cancel => sub { $admin->value("SELECT pg_cancel_backend($_[0]->{pid})") },
 	statement_timeout => sub { },
@@ -137,10 +210,11 @@ for my $how (sort keys %commit)
 	for my $what (sort keys %interrupt)
 	{
 		my $name = "$what in a synchronous $how";
-		my $caller = session($node, options => '-c synchronous_commit=local');
+		$caller = session($node, options => '-c synchronous_commit=local');
 
 		$admin->value('SELECT pgmc.close()');
-		$caller->value("SET statement_timeout = '300ms'") if $what eq 'statement_timeout';
+		# (which must leave time to come to the commit)
+		$caller->value("SET statement_timeout = '2s'") if $what eq 'statement_timeout';
 		$caller->send($commit{$how}->($name));
 		wait_for($admin, $waits, $name);
 		$interrupt{$what}->($caller);
@@ -152,6 +226,43 @@ for my $how (sort keys %commit)
 		$caller->quit;
 	}
 }
+
+$admin->value('ALTER SYSTEM RESET synchronous_standby_names');
+$admin->value('SELECT pg_reload_conf()');
+is_free($_, 'no standby is waited for') for $admin, @victim;
+
+# ---- what has committed something before it is cancelled ----
+
+$admin->value('TRUNCATE t');
+$admin->value(<<END);
+CREATE PROCEDURE part() LANGUAGE plpgsql
+	AS \$\$ BEGIN INSERT INTO t VALUES ('part'); COMMIT; INSERT INTO t VALUES ('rest'); PERFORM pg_sleep(600); END \$\$;
+END
+my $ended = qr/DETAIL:  .* was not completed; what it had committed itself by then stays committed/;
+my $nothing = qr/DETAIL:  .* was not committed/;
+my @parts = (
+	[ $ended, 'part', "SELECT pgmc.autonomous('BEGIN; INSERT INTO t VALUES (''part''); COMMIT; SELECT pg_sleep(600)')" ],
+	[ $ended, 'part', "SELECT pgmc.autonomous('CALL part()')" ],
+	[ $ended, 'part', "SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('CALL part()')" ],
+	[ $ended, 'part', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''part''); COMMIT; SELECT pg_sleep(600)')" ],
+	[ $nothing, '', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''rest''); SELECT pg_sleep(600); COMMIT')" ],
+	[ $nothing, '', "SELECT pgmc.autonomous('INSERT INTO t VALUES (''rest''); SELECT pg_sleep(600)')" ]);
+$caller = session($node);
+for my $part (@parts)
+{
+	my ($detail, $there, $sql) = @$part;
+
+	$caller->send($sql);
+	holds_up($admin);
+	$admin->value("SELECT pg_cancel_backend($caller->{pid})");
+	is_state($caller, undef, '57014', "cancelled: $sql");
+	like($caller->{err}, $detail, 'the DETAIL tells what stays');
+	stops();
+	is($admin->value("SELECT coalesce(string_agg(id, ' '), '') FROM t"), $there, 'and that is what stays');
+	$admin->value('TRUNCATE t');
+}
+is_free($admin, 'after parts');
+is_clean($admin, 'after parts');
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 

@@ -55,6 +55,34 @@ $node->start;
 connect_all();
 is_free($admin, 'after a smart shutdown');
 
+# ... and lets a holder finish
+$holder->value("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (3)')");
+$_->quit for $admin, $waiter;
+system_or_bail('pg_ctl', '-D', $node->data_dir, '-m', 'smart', '-W', '-s', 'stop');
+my $stopping = '';
+for (1 .. 1000)
+{
+	$node->psql('postgres', 'SELECT 1', stderr => \$stopping);
+	last if $stopping =~ /shutting down/;
+}
+like($stopping, qr/shutting down/, 'smart shutdown with a holder');
+is_state($holder, "SELECT pgmc.execute('INSERT INTO t VALUES (3)'), pgmc.commit(), pgmc.release()", '', 'who goes on');
+wait_for($holder, 'SELECT pgmc.is_closed()', 'the connection is closed then');
+is_state($holder, 'SELECT pgmc.acquire()', '57P03', 'but gets no new connection');
+$holder->quit;
+$start = time();
+while (-e $node->data_dir . '/postmaster.pid' && time() - $start < 60)
+{
+	usleep(20_000);
+}
+cmp_ok(time() - $start, '<', 10, 'and it stops when he has left');
+$node->_update_pid(0);
+$node->start;
+connect_all();
+is($admin->value('SELECT count(*) FROM t WHERE id = 3'), '2', 'what was committed is there');
+$admin->value('TRUNCATE t');
+is_free($admin, 'after it');
+
 # ---- the postmaster dies ----
 
 $holder->value('SELECT pgmc.acquire()');
@@ -99,6 +127,22 @@ for my $what (sort keys %command)
 	is($admin->{err}, '', "$what succeeds");
 }
 
+# one that is held is not in nobody's use
+$admin->run("DROP DATABASE IF EXISTS $_") for 'd', 'e', 'f';
+$admin->value('CREATE DATABASE d');
+my $there = session($node, db => 'd');
+$there->value("CREATE EXTENSION pgmc; CREATE SERVER there FOREIGN DATA WRAPPER pgmc OPTIONS (dbname 'd')");
+$there->quit;
+$admin->value("CREATE SERVER there FOREIGN DATA WRAPPER pgmc OPTIONS (dbname 'd')");
+$holder->value("SELECT pgmc.acquire('there'), pgmc.execute('CREATE TABLE x ()')");
+is_state($admin, 'DROP DATABASE d', '55006', 'DROP DATABASE while a connection to it is held');
+is($holder->value('SELECT pgmc.transaction_status()'), 'intrans', 'does the holder no harm');
+is_state($admin, 'DROP DATABASE d WITH (FORCE)', '', 'DROP DATABASE FORCE');
+is_state($holder, 'SELECT pgmc.commit()', '08006', 'ends its connection, and it is told');
+$holder->run('SELECT pgmc.release_all()');
+is_state($holder, "SELECT pgmc.acquire('there')", '3D000', 'there is no other');
+$admin->value('DROP SERVER there');
+
 # and one of another database stays, meanwhile in use
 is_free($holder, 'another database');
 
@@ -125,10 +169,10 @@ wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 'aud
 ok(1, 'its connection is closed then');
 is_free($holder, 'after that');
 
-$waiter->value('SELECT pgmc.acquire()');
+$waiter->value("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (4)')");
 $admin->value('DROP EXTENSION pgmc CASCADE');
-wait_for($admin, 'SELECT true');
-$waiter->quit;
+is_state($waiter, 'SELECT pgmc.commit()', '42883', 'DROP EXTENSION in the middle of a hold: there is no such function');
+is($admin->value('SELECT count(*) FROM t WHERE id = 4'), '0', 'and the transaction is rolled back');
 $node->poll_query_until('postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
 		AND backend_type = 'client backend' AND datname = 'postgres'")

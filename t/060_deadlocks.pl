@@ -11,6 +11,7 @@ use PgmcTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $node = start_server('deadlocks', conf => "deadlock_timeout = 50ms\n");
 my $admin = session($node);
@@ -521,6 +522,16 @@ my @states = sort map { sqlstate($_->{err}) } $s[0], $s[1];
 is("@states", ' 40P01', 'a deadlock of two loopback backends has one victim');
 is_not_found('a deadlock of two loopback backends');
 comes_back('a deadlock of two loopback backends');
+
+# ---- how long it takes ----
+
+$s[0]->value("SET deadlock_timeout = '2s'; BEGIN; LOCK TABLE r");
+my $start = time();
+is_state($s[0], "SELECT pgmc.autonomous('SELECT count(*) FROM r')", '40P01', 'a deadlock with itself');
+my $passed = time() - $start;
+cmp_ok($passed, '>', 1.9, 'is not looked for before deadlock_timeout has passed');
+cmp_ok($passed, '<', 4, 'and found before it has passed twice');
+$s[0]->value('ROLLBACK; RESET deadlock_timeout');
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 

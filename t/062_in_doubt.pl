@@ -1,5 +1,5 @@
-# The loopback backend is terminated around COMMIT, in every moment: what is reported as committed is
-# there, what is reported as lost (08006) is not, and 08007 is for what nobody can know.
+# The loopback backend, or the worker, is terminated around COMMIT, in every moment: what is reported
+# as committed is there, what is reported as lost (08006) is not, and 08007 is for what nobody can know.
 
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ use Test::More;
 
 # commit_delay (which needs fsync) makes room for a signal between the commit and its report
 my $node = start_server('doubt', init => [ allows_streaming => 1 ],
-	conf => "fsync = on\ncommit_delay = 1000\ncommit_siblings = 0\n");
+	conf => "fsync = on\ncommit_delay = 1000\ncommit_siblings = 0\nmax_prepared_transactions = 2\n");
 my $admin = session($node, options => '-c synchronous_commit=local');
 my $holder = session($node, options => '-c synchronous_commit=local');
 my $next = session($node, options => '-c synchronous_commit=local');
@@ -122,6 +122,54 @@ for my $how (sort keys %after)
 	is_clean($admin, $how);
 }
 
+# A transaction that is prepared stays in progress, but nobody waits for it
+$admin->value('SELECT pgmc.close()');
+$holder->send("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''prepared'')'), pgmc.execute('PREPARE TRANSACTION ''p''')");
+wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'");
+terminate();
+is_state($holder, undef, '08007', 'terminated after PREPARE TRANSACTION');
+is($admin->value('SELECT gid FROM pg_prepared_xacts'), 'p', 'which was done');
+$admin->value("ROLLBACK PREPARED 'p'");
+is_free($next, 'terminated after PREPARE TRANSACTION');
+is_clean($admin, 'terminated after PREPARE TRANSACTION');
+
+# The worker that would tell is terminated then: the number of the transaction outlives it
+for my $how ('commit', 'commit of a savepoint', 'own COMMIT', 'autonomous')
+{
+	my ($state, $sql) = @{ $after{$how} };
+	my $id = "$how, worker";
+
+	$admin->value('SELECT pgmc.close()');
+	$holder->send(sprintf $sql, $id);
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'", $id);
+	$admin->value('SELECT pg_terminate_backend(' . worker_pid($admin) . ', 10000)');
+	$holder->result;
+	is(sqlstate($holder->{err}), $state, "$id: terminated after the commit") || diag($holder->{err});
+	is($admin->value("SELECT count(*) FROM t WHERE id = '$id'"), '1', "$id: it is there");
+	if ($state eq '')
+	{
+		like($holder->{out}, qr/went on/, "$id: the caller goes on");
+		like($holder->{err}, qr/^WARNING:  08006: .*was lost right after the transaction was committed/m,
+			"$id: with a warning");
+		is_state($holder, "SELECT pgmc.execute('SELECT 1')", '08006', "$id: the hold is broken");
+	}
+	$holder->run('SELECT pgmc.release_all()');
+	is_free($next, $id);
+	is_clean($admin, $id);
+}
+
+# ... while somebody cancels the caller, who waits for the outcome
+$holder->send("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''both'')'), pgmc.commit(), 'went on'");
+wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'");
+$admin->value('SELECT pg_terminate_backend(' . worker_pid($admin) . "), pg_cancel_backend($holder->{pid})");
+is_state($holder, undef, '57014', 'worker terminated and caller cancelled');
+like($holder->{err}, qr/DETAIL:  .* was committed/, 'the DETAIL says that it is committed');
+is($admin->value("SELECT count(*) FROM t WHERE id = 'both'"), '1', 'and it is');
+is_free($next, 'worker terminated and caller cancelled');
+
 $admin->value('ALTER SYSTEM RESET synchronous_standby_names');
 $admin->value('SELECT pg_reload_conf()');
 is_free($next, 'after doubts');
@@ -138,6 +186,7 @@ DECLARE
 	why text;
 BEGIN
 	FOR n IN 1 .. rounds LOOP
+		EXIT WHEN clock_timestamp() > now() + interval '20 s';	-- on a slow machine
 		BEGIN
 			PERFORM pgmc.acquire(server, '20 s');
 			PERFORM pgmc.execute('INSERT INTO work VALUES (\$1, \$2)', me, n);
@@ -161,6 +210,7 @@ DECLARE
 	what text;
 BEGIN
 	FOR n IN 1 .. rounds LOOP
+		EXIT WHEN clock_timestamp() > now() + interval '20 s';
 		BEGIN
 			PERFORM pgmc.autonomous('INSERT INTO work VALUES (\$1, \$2)', me, n);
 			what := 'committed';
@@ -171,7 +221,7 @@ BEGIN
 	END LOOP;
 END \$\$;
 -- terminate those that are about to commit, or whatever they do
-CREATE FUNCTION strike() RETURNS int LANGUAGE plpgsql AS \$\$
+CREATE FUNCTION strike(whom text) RETURNS int LANGUAGE plpgsql AS \$\$
 DECLARE
 	strikes int := 0;
 BEGIN
@@ -185,7 +235,8 @@ BEGIN
 			END LOOP;
 		END IF;
 		PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE application_name LIKE 'pgmc%' AND backend_type = 'client backend';
+			WHERE CASE whom WHEN 'worker' THEN backend_type = 'pgmc worker'
+				ELSE application_name LIKE 'pgmc%' AND backend_type = 'client backend' END;
 		PERFORM pg_stat_clear_snapshot();
 		strikes := strikes + 1;
 	END LOOP;
@@ -193,37 +244,41 @@ BEGIN
 END \$\$;
 END
 my $rounds = 400;
-my $alone = session($node);
-$holder->send("SELECT work(1, 'a', $rounds)");
-$next->send("SELECT work(2, 'b', $rounds)");
-$alone->send("SELECT work_alone(3, $rounds)");
-wait_for($admin, "SELECT count(*) = 3 FROM pg_stat_activity WHERE query LIKE 'SELECT work%' AND state = 'active'
-	AND pid <> pg_backend_pid()");
-my $strikes = $admin->value('SELECT strike()');
-$_->result for $holder, $next, $alone;
-is(sqlstate($_->{err}), '', 'works in spite of all') for $holder, $next, $alone;
-note($admin->value("SELECT string_agg(concat_ws(' ', kind, what, c), ', ' ORDER BY kind, what) FROM
-	(SELECT who = 3 AS kind, what, count(*) AS c FROM told GROUP BY 1, 2) AS x") . "; $strikes strikes");
-cmp_ok($strikes, '>', 50, 'many strikes');
-cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = '08006'"), '>', 20, 'which lost many');
-cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = 'committed'"), '>', 100, 'but not all');
-is( $admin->value(
-		"SELECT count(*) FROM told WHERE what = 'committed'
-			AND NOT EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
-	'0', 'whatever is reported as committed is there');
+for my $whom ('loopback', 'worker')
+{
+	$admin->value('TRUNCATE work, told');
+	my $alone = session($node);
+	$holder->send("SELECT work(1, 'a', $rounds)");
+	$next->send("SELECT work(2, 'b', $rounds)");
+	$alone->send("SELECT work_alone(3, $rounds)");
+	wait_for($admin, "SELECT count(*) = 3 FROM pg_stat_activity WHERE query LIKE 'SELECT work%' AND state = 'active'
+		AND pid <> pg_backend_pid()");
+	my $strikes = $admin->value("SELECT strike('$whom')");
+	$_->result for $holder, $next, $alone;
+	is(sqlstate($_->{err}), '', "$whom: works in spite of all") for $holder, $next, $alone;
+	note($admin->value("SELECT string_agg(concat_ws(' ', kind, what, c), ', ' ORDER BY kind, what) FROM
+		(SELECT who = 3 AS kind, what, count(*) AS c FROM told GROUP BY 1, 2) AS x") . "; $strikes strikes");
+	cmp_ok($strikes, '>', 20, "$whom: many strikes");
+	cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = '08006'"), '>', 10, "$whom: which lost many");
+	cmp_ok($admin->value("SELECT count(*) FROM told WHERE what = 'committed'"), '>', 20, "$whom: but not all");
+	is( $admin->value(
+			"SELECT count(*) FROM told WHERE what = 'committed'
+				AND NOT EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
+		'0', "$whom: whatever is reported as committed is there");
 
-# (one that is struck as it logs in tells why, in the server's words)
-is( $admin->value(
-		"SELECT count(*) FROM told WHERE what IN ('08006', '08001', '57P01')
-			AND EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
-	'0', 'whatever is reported as lost is not');
-is($admin->value("SELECT string_agg(DISTINCT why, '; ') FROM told WHERE what = '08007' AND who < 3"),
-	'', 'nothing is in doubt where the transaction has a number');
-is($admin->value("SELECT coalesce(string_agg(DISTINCT what, ' '), '') FROM told
-		WHERE what NOT IN ('committed', '08006', '08007', '08001', '57P01')"), '', 'and nobody is told anything else');
-is_free($_, 'afterwards') for $holder, $next;
-is_clean($admin, 'afterwards');
-
+	# (one that is struck as it logs in tells why, in the server's words)
+	is( $admin->value(
+			"SELECT count(*) FROM told WHERE what IN ('08006', '08001', '57P01')
+				AND EXISTS (SELECT FROM work w WHERE w.who = told.who AND w.n = told.n)"),
+		'0', "$whom: whatever is reported as lost is not");
+	is($admin->value("SELECT string_agg(DISTINCT why, '; ') FROM told WHERE what = '08007' AND who < 3"),
+		'', "$whom: nothing is in doubt where the transaction has a number");
+	is($admin->value("SELECT coalesce(string_agg(DISTINCT what, ' '), '') FROM told
+			WHERE what NOT IN ('committed', '08006', '08007', '08001', '57P01')"), '', "$whom: and nobody is told anything else");
+	is_free($_, "after strikes at the $whom") for $holder, $next;
+	is_clean($admin, "after strikes at the $whom");
+	$alone->quit;
+}
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 
 done_testing();

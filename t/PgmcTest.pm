@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   start_server session wait_for is_waiting holds_up sqlstate is_state is_clean is_free
-  worker_pid loopback_pid cpu_seconds proc_kb);
+  worker_pid loopback_pid stand_still cpu_seconds proc_kb);
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
@@ -119,6 +119,11 @@ sub is_clean
 	wait_for($admin,
 		"SELECT count(*) = 0 FROM pgmc.connections WHERE state <> 'idle'",
 		"$name: idle or closed");
+
+	# (it tries one for a moment, once a second)
+	wait_for($admin,
+		"SELECT count(*) = 0 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE backend_type = 'pgmc worker'",
+		"$name: the worker has no lock");
 	return is(
 		$admin->value(
 			"SELECT coalesce(string_agg(x, ', '), '') FROM (
@@ -126,7 +131,7 @@ sub is_clean
 				WHERE application_name LIKE 'pgmc%' AND (state <> 'idle' OR xact_start IS NOT NULL)
 			UNION ALL SELECT concat_ws(' ', l.pid, locktype, mode)
 				FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-				WHERE a.application_name LIKE 'pgmc%' OR a.backend_type = 'pgmc worker'
+				WHERE a.application_name LIKE 'pgmc%'
 			UNION ALL SELECT concat_ws(' ', state, xact_status, waiters) FROM pgmc.connections
 				WHERE xact_status <> 'idle' OR waiters > 0) AS left_over(x)"),
 		'', "$name: nothing is left behind");
@@ -163,6 +168,23 @@ sub loopback_pid
 }
 
 # ---- /proc ----
+
+# A process that is stopped with a lock of the server in its hand holds up the server itself: so it is
+# stopped where it sleeps and has none, in epoll_wait (its number on x86-64 and arm64).
+sub stand_still
+{
+	my ($pid) = @_;
+
+	for (1 .. 10_000)
+	{
+		kill 'STOP', $pid;
+		usleep(100) until slurp_file("/proc/$pid/stat") =~ /^\d+ \(.*\) T/s;
+		return if slurp_file("/proc/$pid/syscall") =~ /^(?:232|281|22) /;
+		kill 'CONT', $pid;
+		usleep(50);
+	}
+	die "process $pid never sleeps";
+}
 
 # CPU time that a process has used, in clock ticks
 sub cpu_seconds

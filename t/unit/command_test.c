@@ -31,9 +31,40 @@ copy(const char *command, bool expected)
 	all_ok = all_ok && got == expected;
 }
 
+/* commits: c, may be one that does; w, or that does before its end; p, a PREPARE */
+static void
+commits(const char *command, const char *expected)
+{
+	char		got[4] = "";
+
+	if (pgmc_command_may_commit(command))
+		strcat(got, "c");
+	if (pgmc_command_may_commit_within(command))
+		strcat(got, "w");
+	if (pgmc_command_may_prepare(command))
+		strcat(got, "p");
+	printf("%sok %d - commits (%s): %s\n", strcmp(got, expected) == 0 ? "" : "not ",
+		   ++number, expected, command);
+	all_ok = all_ok && strcmp(got, expected) == 0;
+}
+
 int
 main(void)
 {
+	commits("", "");
+	commits("SELECT 1", "");
+	commits("COMMIT", "c");
+	commits(" ;\t commit AND CHAIN", "c");
+	commits("End", "c");
+	commits("INSERT INTO t VALUES (1); COMMIT", "c");
+	commits("PREPARE TRANSACTION 'p'", "cp");
+	commits("COMMIT PREPARED 'p'", "c");
+	commits("SELECT 1; prepare transaction 'p'", "cp");
+	commits("CALL p()", "w");
+	commits("DO $$ BEGIN COMMIT; END $$", "cw");
+	commits("VACUUM t", "w");
+	commits("SELECT 'commit'", "");
+	commits("ROLLBACK", "");
 	several("", false);
 	several("SELECT 1", false);
 	several("SELECT 1;", false);
