@@ -18,4 +18,10 @@ extern bool pgmc_command_may_be_copy(const char *command);
 /* May this, or a command in it, be one that commits?  Not one that hides it. */
 extern bool pgmc_command_may_commit(const char *command);
 
+/*
+ * Is this its first word, in lower case, behind white space, semicolons and
+ * comments?  Certain, where the string is one command.
+ */
+extern bool pgmc_command_is(const char *command, const char *word);
+
 #endif							/* PGMC_COMMAND_H */
