@@ -17,6 +17,7 @@ OBJS = \
 	src/deadlock.o \
 	src/hooks.o \
 	src/launch.o \
+	src/many.o \
 	src/netcancel.o \
 	src/options.o \
 	src/params.o \

@@ -29,6 +29,7 @@ INSERT INTO pair (name, work, other, calls) VALUES
 	('held', 'held "select 1", in a transaction', 'dblink, connection kept', 5000),
 	('insert', 'autonomous insert', 'dblink_exec, connection kept', 5000),
 	('block', 'acquire, insert, commit, release', 'dblink begin, insert, commit', 3000),
+	('many', 'insert, a row of execute_many', 'dblink_exec, connection kept', 20000),
 	('connect', 'autonomous insert', 'dblink_exec, connecting per call', 200),
 	('lock', 'acquire, release', 'pg_advisory_lock, unlock', 100000),
 	('rows', 'large result (bigint, text, timestamptz)', 'dblink, connection kept', 1);
@@ -103,6 +104,19 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+-- n rows in one call
+CREATE FUNCTION pgmc_many(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pgmc.acquire();
+	PERFORM pgmc.execute_many('INSERT INTO journal (who, what) VALUES ($1, $2)',
+		array_fill('bench'::text, ARRAY[n]), array_fill('a line of the log'::text, ARRAY[n]));
+	PERFORM pgmc.commit();
+	PERFORM pgmc.release();
+END
+$$;
+
+CREATE FUNCTION other_many(n int) RETURNS void LANGUAGE sql AS 'SELECT other_insert(n)';
 
 CREATE FUNCTION pgmc_connect(n int) RETURNS void LANGUAGE sql AS 'SELECT pgmc_insert(n)';
 

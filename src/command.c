@@ -178,3 +178,24 @@ pgmc_command_may_commit_within(const char *command)
 
 	return has_command(command, words);
 }
+
+bool
+pgmc_command_is(const char *command, const char *word)
+{
+	size_t		length = strlen(word);
+
+	for (;;)
+	{
+		command += strspn(command, SPACES ";");
+		if (strncmp(command, "--", 2) == 0)
+			command = skip_line_comment(command);
+		else if (strncmp(command, "/*", 2) == 0)
+			command = skip_block_comment(command);
+		else
+			break;
+		if (command == NULL)
+			return false;
+	}
+	return pg_strncasecmp(command, word, length) == 0 &&
+		!in_identifier(command[length]) && command[length] != '$';
+}

@@ -24,4 +24,10 @@ extern bool pgmc_command_may_prepare(const char *command);
 /* May this, or a command in it, commit before its own end?  The same applies. */
 extern bool pgmc_command_may_commit_within(const char *command);
 
+/*
+ * Is this its first word, in lower case, behind white space, semicolons and
+ * comments?  Certain, where the string is one command.
+ */
+extern bool pgmc_command_is(const char *command, const char *word);
+
 #endif							/* PGMC_COMMAND_H */

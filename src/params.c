@@ -18,17 +18,8 @@
 #include "params.h"
 #include "transfer.h"
 
-/* the arguments as they come, whichever way they are written */
-typedef struct Arguments
-{
-	int			n;
-	Oid		   *types;
-	Datum	   *values;
-	bool	   *nulls;
-} Arguments;
-
 static void
-spread_array(FunctionCallInfo fcinfo, int argno, Arguments *args)
+spread_array(FunctionCallInfo fcinfo, int argno, PgmcArguments *args)
 {
 	ArrayType  *array;
 	int16		typlen;
@@ -53,7 +44,7 @@ spread_array(FunctionCallInfo fcinfo, int argno, Arguments *args)
 }
 
 static void
-list_arguments(FunctionCallInfo fcinfo, int first, Arguments *args)
+list_arguments(FunctionCallInfo fcinfo, int first, PgmcArguments *args)
 {
 	args->n = PG_NARGS() - first;
 	args->types = palloc(Max(args->n, 1) * sizeof(Oid));
@@ -179,45 +170,147 @@ write_guarded_binary(Oid type, Datum value, PgmcParam *param)
 	PG_END_TRY();
 }
 
+/* the way in which values of this type are written */
+static PgmcWriting
+writing_of(Oid type)
+{
+	if (type == TEXTOID || type == VARCHAROID || type == BPCHAROID)
+		return PGMC_WRITE_VARLENA_TEXT;
+	if (is_plain_text(type))
+		return PGMC_WRITE_TEXT;
+	if (is_built_in(type) && !is_object_name(type) &&
+		pgmc_transfer_binary_ok(type, false))
+		return PGMC_WRITE_BINARY;
+	return PGMC_WRITE_PORTABLE_TEXT;
+}
+
 static void
 write_value(Oid type, Datum value, PgmcParam *param)
 {
-	if (type == TEXTOID || type == VARCHAROID || type == BPCHAROID)
-		write_varlena_text(value, param);
-	else if (is_plain_text(type))
-		write_text(type, value, param);
-	else if (is_built_in(type) && !is_object_name(type) &&
-			 pgmc_transfer_binary_ok(type, false))
-		write_guarded_binary(type, value, param);
-	else
-		write_portable_text(type, value, param);
+	switch (writing_of(type))
+	{
+		case PGMC_WRITE_VARLENA_TEXT:
+			write_varlena_text(value, param);
+			break;
+		case PGMC_WRITE_TEXT:
+			write_text(type, value, param);
+			break;
+		case PGMC_WRITE_BINARY:
+			write_guarded_binary(type, value, param);
+			break;
+		case PGMC_WRITE_PORTABLE_TEXT:
+			write_portable_text(type, value, param);
+			break;
+	}
+}
+
+/* the type that a parameter is said to have */
+static Oid
+declared_type(Oid type)
+{
+	return is_built_in(type) && type != UNKNOWNOID ? type : InvalidOid;
+}
+
+void
+pgmc_params_list(FunctionCallInfo fcinfo, int first, PgmcArguments *args)
+{
+	memset(args, 0, sizeof(*args));
+	if (PG_NARGS() > first && get_fn_expr_variadic(fcinfo->flinfo))
+		spread_array(fcinfo, first, args);
+	else if (PG_NARGS() > first)
+		list_arguments(fcinfo, first, args);
+
+	if (args->n > PG_UINT16_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a command can have at most %d parameters", PG_UINT16_MAX)));
 }
 
 void
 pgmc_params_collect(FunctionCallInfo fcinfo, int first, PgmcExecute *exec)
 {
-	Arguments	args = {0};
+	PgmcArguments args;
 
-	if (PG_NARGS() > first && get_fn_expr_variadic(fcinfo->flinfo))
-		spread_array(fcinfo, first, &args);
-	else if (PG_NARGS() > first)
-		list_arguments(fcinfo, first, &args);
-
-	if (args.n > PG_UINT16_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a command can have at most %d parameters", PG_UINT16_MAX)));
+	pgmc_params_list(fcinfo, first, &args);
 	exec->nparams = args.n;
 	exec->params = palloc0(Max(args.n, 1) * sizeof(PgmcParam));
 	for (int i = 0; i < args.n; i++)
 	{
-		Oid			type = args.types[i];
 		PgmcParam  *param = &exec->params[i];
 
-		param->type = is_built_in(type) && type != UNKNOWNOID ? type : InvalidOid;
+		param->type = declared_type(args.types[i]);
 		if (args.nulls[i])
 			param->length = -1;
 		else
-			write_value(type, args.values[i], param);
+			write_value(args.types[i], args.values[i], param);
 	}
+}
+
+/* ---- many values of one type ---- */
+
+void
+pgmc_writer_init(PgmcWriter *writer, Oid type, PgmcParam *param)
+{
+	Oid			function;
+	bool		isvarlena;
+
+	writer->writing = writing_of(type);
+	if (writer->writing == PGMC_WRITE_BINARY)
+		getTypeBinaryOutputInfo(type, &function, &isvarlena);
+	else
+		getTypeOutputInfo(type, &function, &isvarlena);
+	fmgr_info(function, &writer->function);
+	param->type = declared_type(type);
+	param->format = writer->writing == PGMC_WRITE_BINARY ? 1 : 0;
+	param->length = -1;
+	param->value = NULL;
+}
+
+void
+pgmc_writer_append(PgmcWriter *writer, Datum value, StringInfo buf)
+{
+	bytea	   *bytes;
+	text	   *t;
+	char	   *str;
+
+	switch (writer->writing)
+	{
+		case PGMC_WRITE_VARLENA_TEXT:
+			t = DatumGetTextPP(value);
+			pgmc_wire_set_value(buf, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+			break;
+		case PGMC_WRITE_BINARY:
+			bytes = SendFunctionCall(&writer->function, value);
+			pgmc_wire_set_value(buf, VARDATA(bytes), VARSIZE(bytes) - VARHDRSZ);
+			break;
+		case PGMC_WRITE_TEXT:
+		case PGMC_WRITE_PORTABLE_TEXT:
+			str = OutputFunctionCall(&writer->function, value);
+			pgmc_wire_set_value(buf, str, strlen(str));
+			break;
+	}
+}
+
+void
+pgmc_writers_begin(const PgmcWriter *writers, int n, PgmcWritersState *state)
+{
+	bool		portable = false;
+	bool		binary = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		portable = portable || writers[i].writing == PGMC_WRITE_PORTABLE_TEXT;
+		binary = binary || writers[i].writing == PGMC_WRITE_BINARY;
+	}
+	state->encoding = binary ? pgmc_transfer_begin_encoding() : -1;
+	state->nestlevel = portable ? pgmc_transfer_begin_writing() : -1;
+}
+
+void
+pgmc_writers_end(const PgmcWritersState *state)
+{
+	if (state->nestlevel >= 0)
+		pgmc_transfer_end_settings(state->nestlevel);
+	if (state->encoding >= 0)
+		pgmc_transfer_end_encoding(state->encoding);
 }

@@ -12,6 +12,12 @@
  * Rows are taken from libpq one at a time and only while there is room in the
  * output, so a result of any size passes through a bounded memory.  A row may
  * be larger than the room: emit_row goes on where it stopped.
+ *
+ * A command with many sets of parameters is a pipeline, too, with a Bind and
+ * an Execute for each set, and its Sync when the last is sent.  Sets come in
+ * while results are taken, and none as long as libpq has something to write:
+ * so neither does libpq hoard them, nor do the server and we wait for each
+ * other to read.  See "many sets of parameters".
  */
 #include "postgres.h"
 
@@ -51,6 +57,9 @@
 /* a message of this size makes a connection worth replacing when it is idle */
 #define BLOATED_SIZE		(4 * 1024 * 1024)
 
+/* a frame of sets of this size takes a while to send */
+#define HEAVY_SIZE			(1024 * 1024)
+
 typedef enum StepKind
 {
 	STEP_RESET,					/* reset_query */
@@ -61,6 +70,7 @@ typedef enum StepKind
 	STEP_DESCRIBE,				/* of that */
 	STEP_MAIN,					/* the holder's command */
 	STEP_MAIN_PREPARED,			/* the same, as prepared before */
+	STEP_SETS,					/* the same, once for each set of parameters */
 	STEP_COMMIT,
 	STEP_ROLLBACK
 } StepKind;
@@ -108,6 +118,16 @@ typedef struct Task
 	bool		resets;			/* a recovery with STEP_RESET */
 	uint8		done_flags;		/* PGMC_DONE_... */
 	int64		rows;
+
+	/* many sets of parameters */
+	bool		many;			/* the command has them */
+	bool		sets_open;		/* it is on its way, and sets can follow */
+	bool		sets_ended;		/* the holder has no more */
+	bool		refused;		/* something is wrong with them */
+	bool		synced;			/* nothing can follow: the Sync is sent */
+	bool		heavy;			/* what was sent last is large */
+	int64		sets_sent;
+	int64		sets_done;		/* their results are here */
 } Task;
 
 struct PgmcRemote
@@ -200,7 +220,11 @@ pgmc_remote_state(const PgmcRemote *remote)
 bool
 pgmc_remote_sending(const PgmcRemote *remote)
 {
-	return remote->state == PGMC_REMOTE_BUSY && remote->want_write;
+	const Task *task = &remote->task;
+
+	/* of many sets little is left, if they are small */
+	return remote->state == PGMC_REMOTE_BUSY && remote->want_write &&
+		(!task->many || task->heavy);
 }
 
 PgmcXactStatus
@@ -437,7 +461,8 @@ in_doubt(const PgmcRemote *remote)
 	bool		commits = (task->kind == TASK_COMMIT && !task->hopeless) ||
 	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
 	 (task->ends_xact ||
-	  (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))));
+	  ((task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) &&
+	   (!task->many || task->synced))));	/* the Sync commits them */
 
 	/* the server's last words, where it had any, say that it hadn't */
 	return commits && task->sent && !task->failed && !task->committed &&
@@ -608,6 +633,22 @@ statement_unusable(PgmcRemote *remote, const PgmcFields *fields)
 	return task->retry;
 }
 
+/* Is it the results of sets that come in? */
+static bool
+at_sets(const Task *task)
+{
+	return task->at < task->nsteps && task->steps[task->at] == STEP_SETS;
+}
+
+/* Which set is it whose results come in?  A line for the context of an error. */
+static const char *
+name_set(const Task *task, const char *context)
+{
+	return psprintf("%s%sparameter set " INT64_FORMAT " of pgmc.execute_many",
+					context ? context : "", context ? "\n" : "",
+					task->sets_done + 1);
+}
+
 /* An error of a step.  Only the first one of a task is of interest. */
 static void
 report_error(PgmcRemote *remote, const PGresult *res)
@@ -644,12 +685,14 @@ report_error(PgmcRemote *remote, const PGresult *res)
 		task->failed = true;
 		return;
 	}
+	if (at_sets(task))
+		fields.context = name_set(task, fields.context);
 	if (task->kind == TASK_RECOVER)
 	{
 		task->condemned = true;
 		set_error(remote, ERRCODE_CONNECTION_FAILURE, fields.message);
 	}
-	else if (!task->silent && !task->failed)
+	else if (!task->silent && !task->failed && !task->refused)
 		pgmc_wire_fields(remote->out, PGMC_REPLY_ERROR, task->seq, &fields);
 	task->failed = true;
 }
@@ -929,6 +972,12 @@ add_main_steps(PgmcRemote *remote)
 	Task	   *task = &remote->task;
 	PgmcPreparedUse use = PGMC_PREPARED_ONCE;
 
+	if (task->many)
+	{
+		add_step(task, STEP_PREPARE);
+		add_step(task, STEP_SETS);
+		return;
+	}
 	if (task->simple)
 		task->flags &= ~PGMC_EXEC_ASK;
 	else
@@ -967,6 +1016,25 @@ begin_retry(PgmcRemote *remote)
 		add_step(task, STEP_MAIN);
 }
 
+static void
+begin_many(PgmcRemote *remote, const PgmcExecute *exec)
+{
+	Task	   *task = &remote->task;
+
+	task->many = true;
+	task->simple = false;
+	task->heavy = pgmc_wire_execute_size(exec) > HEAVY_SIZE;
+
+	/* each of them could be the first of several transactions then */
+	task->xid = InvalidTransactionId;
+
+	/* outside a transaction a procedure may commit what was done so far */
+	if ((task->flags & PGMC_EXEC_AUTOCOMMIT) &&
+		(pgmc_command_is(exec->command, "call") ||
+		 pgmc_command_is(exec->command, "do")))
+		task->ends_xact = true;
+}
+
 void
 pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 					const PgmcExecute *exec)
@@ -989,6 +1057,8 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 		!pgmc_command_may_prepare(exec->command))
 		task->xid = open_xid(remote);
 	task->fresh = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
+	if (flags & PGMC_EXEC_MANY)
+		begin_many(remote, exec);
 	if (reset_due(remote, exec->session))
 	{
 		pgmc_prepared_forget(remote->prepared);
@@ -1164,6 +1234,7 @@ step_sql(PgmcRemote *remote, StepKind step)
 		case STEP_DESCRIBE:
 		case STEP_MAIN:
 		case STEP_MAIN_PREPARED:
+		case STEP_SETS:
 			break;
 	}
 	return remote->task.exec->command;
@@ -1208,6 +1279,15 @@ statement_name(const Task *task, char *name)
 		snprintf(name, STATEMENT_NAME, "pgmc %d", task->statement);
 }
 
+static void
+free_arguments(Arguments *args)
+{
+	pfree(args->types);
+	pfree(args->values);
+	pfree(args->lengths);
+	pfree(args->formats);
+}
+
 static int
 send_main(PgmcRemote *remote, StepKind step)
 {
@@ -1245,6 +1325,9 @@ send_in_pipeline(PgmcRemote *remote, StepKind step)
 				statement_name(&remote->task, name);
 				return PQsendDescribePrepared(remote->conn, name);
 			}
+		case STEP_SETS:
+			remote->task.sets_open = true;
+			return 1;			/* they go as they come */
 		default:
 			return PQsendQueryParams(remote->conn, step_sql(remote, step), 0,
 									 NULL, NULL, NULL, NULL, 0);
@@ -1291,7 +1374,7 @@ send_steps(PgmcRemote *remote)
 		for (int i = task->at; i < task->nsteps; i++)
 			if (!send_in_pipeline(remote, task->steps[i]))
 				return false;
-		if (!PQpipelineSync(remote->conn))
+		if (!task->many && !PQpipelineSync(remote->conn))
 			return false;
 	}
 	else if (!PQsendQuery(remote->conn, step_sql(remote, task->steps[task->at])))
@@ -1300,6 +1383,154 @@ send_steps(PgmcRemote *remote)
 	remote->want_write = true;
 	expect_step(remote);
 	return true;
+}
+
+/* ---- many sets of parameters ---- */
+
+/*
+ * What is sent behind the sets where not all of them shall count.  It fails,
+ * and that undoes what was done outside of a transaction, and leaves an open
+ * one fit for nothing but a rollback, even where a cancel came too late.
+ */
+#define SPOIL_SQL	"SELECT CAST('pgmc.execute_many was interrupted' AS pg_catalog.int4)"
+
+bool
+pgmc_remote_takes_sets(const PgmcRemote *remote)
+{
+	const Task *task = &remote->task;
+
+	return remote->state != PGMC_REMOTE_BUSY || !task->many || task->failed ||
+		task->refused ||
+		(task->sets_open && !remote->want_write && remote->net_cancel == NULL);
+}
+
+/* The next result is that of the set just sent, or of one in front of it. */
+static void
+expect_set(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	if (task->sets_sent > task->sets_done)
+		PQsetSingleRowMode(remote->conn);
+	else if (task->synced)
+		task->at++;
+}
+
+static void
+note_set_sent(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	task->sets_sent++;
+	if (at_sets(task) && task->sets_sent == task->sets_done + 1)
+		expect_set(remote);
+}
+
+bool
+pgmc_remote_sets(PgmcRemote *remote, const char *data, Size length)
+{
+	Task	   *task = &remote->task;
+	const char *end = data + length;
+	Arguments	args;
+
+	if (remote->state != PGMC_REMOTE_BUSY || !task->sets_open ||
+		task->synced || task->failed || task->refused || task->silent)
+		return true;			/* too late for them */
+	remote->bloated = remote->bloated || length > BLOATED_SIZE;
+	task->heavy = length > HEAVY_SIZE;
+	arrange_arguments(task->exec, &args);
+	while (data < end)
+	{
+		if (!pgmc_wire_read_set(&data, end, task->exec->nparams, args.values,
+								args.lengths))
+			return false;
+		if (!PQsendQueryPrepared(remote->conn, "", task->exec->nparams,
+								 args.values, args.lengths, args.formats, 0))
+		{
+			set_error(remote, 0, PQerrorMessage(remote->conn));
+			remote->eof = remote->drained = true;
+			break;
+		}
+		note_set_sent(remote);
+	}
+	free_arguments(&args);
+	return true;
+}
+
+void
+pgmc_remote_end_sets(PgmcRemote *remote)
+{
+	if (remote->state == PGMC_REMOTE_BUSY)
+		remote->task.sets_ended = true;
+}
+
+bool
+pgmc_remote_refuse_sets(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	bool		tell = remote->state == PGMC_REMOTE_BUSY && !task->failed &&
+	!task->refused;
+
+	task->refused = true;
+	return tell;
+}
+
+/* Is it time for the Sync? */
+static bool
+sets_are_through(const Task *task)
+{
+	return task->sets_open && !task->synced &&
+		(task->sets_ended || task->failed || task->refused || task->silent);
+}
+
+/*
+ * An error of the server's spoils what was sent by itself; one of libpq's, as
+ * when it has no memory for a result, doesn't.
+ */
+static bool
+sync_sets(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+	bool		good = task->sets_ended && !task->failed && !task->refused &&
+	!task->silent;
+
+	if (!good && PQpipelineStatus(remote->conn) != PQ_PIPELINE_ABORTED)
+	{
+		if (!PQsendQueryParams(remote->conn, SPOIL_SQL, 0, NULL, NULL, NULL,
+							   NULL, 0))
+			return false;
+		note_set_sent(remote);
+	}
+	if (!PQpipelineSync(remote->conn))
+		return false;
+	task->synced = true;
+	remote->want_write = true;
+	if (at_sets(task) && task->sets_sent == task->sets_done)
+		task->at++;
+	return true;
+}
+
+/* The results of a set are all here. */
+static void
+next_set(PgmcRemote *remote)
+{
+	remote->task.sets_done++;
+	expect_set(remote);
+}
+
+/* Have all sets that were sent been answered, and others may come? */
+static bool
+no_set_due(const Task *task)
+{
+	return at_sets(task) && task->sets_open && !task->synced &&
+		task->sets_sent == task->sets_done;
+}
+
+/* Does the holder still owe us the end of its sets? */
+static bool
+sets_are_owed(const Task *task)
+{
+	return task->many && !task->sets_ended && !task->silent;
 }
 
 /* ---- results ---- */
@@ -1445,6 +1676,14 @@ complete_step(PgmcRemote *remote, PGresult *res)
 				send_describe(remote, res, describe_flags(task));
 			task->described = false;
 			break;
+		case STEP_SETS:
+			task->rows += tuples_of(res);
+			if (task->sets_done == 0)
+				pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+			task->own_commit = task->own_commit ||
+				strcmp(PQcmdStatus(res), "COMMIT") == 0 ||
+				(task->ends_xact && (task->flags & PGMC_EXEC_AUTOCOMMIT));
+			break;
 		case STEP_COMMIT:
 			task->committed = strcmp(PQcmdStatus(res), "COMMIT") == 0;
 			if (!task->committed)
@@ -1505,7 +1744,14 @@ next_step(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 
+	if (at_sets(task))
+	{
+		next_set(remote);
+		return;
+	}
 	task->at++;
+	if (at_sets(task))
+		expect_set(remote);
 	if (task->pipelined)
 	{
 		expect_step(remote);	/* or the Sync, which has no step */
@@ -1526,6 +1772,15 @@ take_result(PgmcRemote *remote)
 	if ((remote->task.done_flags & PGMC_DONE_COPY) && !swallow_copy(remote) &&
 		!remote->eof)
 		return false;
+	if (no_set_due(&remote->task))
+	{
+		if (!remote->eof)
+			return false;
+		if (remote->error[0] == '\0')
+			set_error(remote, 0, PQerrorMessage(remote->conn));
+		remote->drained = true;
+		return true;
+	}
 	if (PQisBusy(remote->conn) && !remote->eof)
 		return false;
 
@@ -1554,7 +1809,14 @@ take_result(PgmcRemote *remote)
 		case PGRES_COPY_OUT:
 		case PGRES_COPY_IN:
 		case PGRES_COPY_BOTH:
-			leave_copy(remote, status);
+			if (remote->task.many)
+			{
+				/* not asked for; what else is sent can't be told from data */
+				set_error(remote, 0, "COPY with many sets of parameters");
+				remote->eof = remote->drained = true;
+			}
+			else
+				leave_copy(remote, status);
 			break;
 		case PGRES_PIPELINE_SYNC:
 			remote->task.at = remote->task.nsteps;
@@ -1678,6 +1940,13 @@ advance_task(PgmcRemote *remote)
 			lose(remote);
 			return;
 		}
+		if (sets_are_through(task) && !sync_sets(remote))
+		{
+			set_error(remote, ERRCODE_CONNECTION_FAILURE,
+					  PQerrorMessage(remote->conn));
+			lose(remote);
+			return;
+		}
 		if (task->sent)
 		{
 			if (!take_result(remote))
@@ -1698,6 +1967,8 @@ advance_task(PgmcRemote *remote)
 				lose(remote);
 			}
 		}
+		else if (sets_are_owed(task))
+			return;
 		else if (!fix_up(remote))
 			finish_task(remote);
 	}

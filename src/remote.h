@@ -107,6 +107,29 @@ extern void pgmc_remote_commit(PgmcRemote *remote, uint16 seq);
 extern void pgmc_remote_rollback(PgmcRemote *remote, uint16 seq);
 
 /*
+ * A command that was begun with PGMC_EXEC_MANY runs once for each set of
+ * parameters that is brought.  Can the task take some now?  It can't before
+ * the command is on its way, nor while libpq has much that the server hasn't
+ * read.  After an error it takes sets to forget them, so it always can.
+ */
+extern bool pgmc_remote_takes_sets(const PgmcRemote *remote);
+
+/*
+ * The sets of a frame, which may go at once; false: they are malformed.  To be
+ * followed by advance, as these are:
+ */
+extern bool pgmc_remote_sets(PgmcRemote *remote, const char *data, Size length);
+
+/* The holder has brought the last.  The task may end now, not before. */
+extern void pgmc_remote_end_sets(PgmcRemote *remote);
+
+/*
+ * Something is wrong with the sets: undo what was done.  True where the holder
+ * is to be told, which is the caller's part.
+ */
+extern bool pgmc_remote_refuse_sets(PgmcRemote *remote);
+
+/*
  * Stop what is running and say nothing of it any more; the task ends with
  * PGMC_REMOTE_DONE.  With rollback, go on until the connection is idle, and
  * with reset until nothing of the last session is left in it; the task ends

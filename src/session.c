@@ -897,9 +897,21 @@ pgmc_session_exec_flags(const PgmcHold *hold)
 	return hold->autocommit ? PGMC_EXEC_AUTOCOMMIT : PGMC_EXEC_BEGIN;
 }
 
-/* A connection that is lost or revoked raises, even where there is nothing to end. */
-static void
-check_usable(PgmcHold *hold)
+void
+pgmc_session_execute_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
+						  PgmcSource *source, PgmcDone *done)
+{
+	PgmcOutcome outcome;
+
+	pgmc_talk_many(hold, exec, flags | PGMC_EXEC_MANY, source, &outcome);
+	check_outcome(hold, &outcome, exec->command);
+	warn_if_lost(hold, &outcome);
+	*done = outcome.done;
+}
+
+/* A connection that is lost or revoked raises, even where there is nothing to do. */
+void
+pgmc_session_check_usable(PgmcHold *hold)
 {
 	PgmcChannelState state;
 
@@ -914,7 +926,7 @@ pgmc_session_commit(PgmcHold *hold)
 {
 	PgmcOutcome outcome;
 
-	check_usable(hold);
+	pgmc_session_check_usable(hold);
 	if (hold->xact == PGMC_XACT_IDLE)
 		return;
 	pgmc_talk_simple(hold, PGMC_REQUEST_COMMIT, &outcome);
@@ -933,7 +945,7 @@ pgmc_session_rollback(PgmcHold *hold)
 {
 	PgmcOutcome outcome;
 
-	check_usable(hold);
+	pgmc_session_check_usable(hold);
 	if (hold->xact == PGMC_XACT_IDLE)
 		return;
 	pgmc_talk_simple(hold, PGMC_REQUEST_ROLLBACK, &outcome);
@@ -943,7 +955,7 @@ pgmc_session_rollback(PgmcHold *hold)
 void
 pgmc_session_set_autocommit(PgmcHold *hold, bool enabled)
 {
-	check_usable(hold);
+	pgmc_session_check_usable(hold);
 	if (hold->xact != PGMC_XACT_IDLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

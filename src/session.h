@@ -34,6 +34,17 @@ struct PgmcSink
 	void		(*row) (PgmcSink *sink, PgmcReader *reader, uint32 length);
 };
 
+/* Where the parameter sets of a request come from. */
+typedef struct PgmcSource PgmcSource;
+struct PgmcSource
+{
+	/*
+	 * Append some sets (see wire.h) to a frame; false: there are no more, and
+	 * so it is after these.  May raise errors.
+	 */
+	bool		(*next) (PgmcSource *source, StringInfo frame);
+};
+
 /* Take the next length bytes of the row's frame; waits for them. */
 extern void pgmc_reader_take(PgmcReader *reader, void *dst, Size length);
 
@@ -80,6 +91,18 @@ extern bool pgmc_hold_own_database(const PgmcHold *hold);
  */
 extern void pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec,
 								 uint8 flags, PgmcSink *sink, PgmcDone *done);
+
+/*
+ * Run a command for each set of parameters; exec has their types and formats.
+ * done->rows is the sum.  Outside a transaction, all of it is one.  Errors as
+ * above; that of a set names it in its context.
+ */
+extern void pgmc_session_execute_many(PgmcHold *hold, const PgmcExecute *exec,
+									  uint8 flags, PgmcSource *source,
+									  PgmcDone *done);
+
+/* Raise 08006 or 25P03 where the hold is lost or revoked; sends nothing. */
+extern void pgmc_session_check_usable(PgmcHold *hold);
 
 /* End the loopback transaction.  Errors as above, and 25P02. */
 extern void pgmc_session_commit(PgmcHold *hold);

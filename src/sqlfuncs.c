@@ -17,6 +17,7 @@
 
 #include "compat.h"
 #include "launch.h"
+#include "many.h"
 #include "params.h"
 #include "registry.h"
 #include "rows.h"
@@ -235,10 +236,12 @@ pgmc_execute_on(PG_FUNCTION_ARGS)
 Datum
 pgmc_execute_many(PG_FUNCTION_ARGS)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("pgmc.execute_many() is not supported yet"),
-			 errhint("Call pgmc.execute() for each set of parameters.")));
+	PgmcHold   *hold;
+
+	check_circumstances();
+	check_command(fcinfo, 0);
+	hold = pgmc_session_hold(NULL);
+	PG_RETURN_INT64(pgmc_many_execute(fcinfo, 1, hold, command_argument(fcinfo, 0)));
 }
 
 /* Run a command for its rows, which become the result of the call. */

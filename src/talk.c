@@ -337,33 +337,36 @@ send_bytes(PgmcHold *hold, const char *data, Size length)
 	}
 }
 
+/* Take what there is into the reader's empty buffer; false: nothing. */
+static bool
+fill_at_once(PgmcReader *reader)
+{
+	PgmcHold   *hold = reader->hold;
+	PgmcChannelState state;
+	bool		wake;
+
+	reader->at = reader->end = 0;
+	state = pgmc_channel_receive(channel_of(hold), hold->slot, hold->epoch,
+								 reader->buf, sizeof(reader->buf),
+								 &reader->end, &wake);
+	if (wake)
+		pgmc_registry_wake_worker();
+	if (reader->end > 0)
+		return true;
+	if (state != PGMC_CHANNEL_OK)
+		raise_end(hold, state);
+	return false;
+}
+
 /* Have at least one byte in the reader's buffer. */
 static void
 fill(PgmcReader *reader)
 {
-	PgmcHold   *hold = reader->hold;
 	PgmcWait	wait = {0};
 
-	reader->at = reader->end = 0;
-	for (;;)
-	{
-		bool		wake;
-		PgmcChannelState state =
-		pgmc_channel_receive(channel_of(hold), hold->slot, hold->epoch,
-							 reader->buf, sizeof(reader->buf),
-							 &reader->end, &wake);
-
-		if (wake)
-			pgmc_registry_wake_worker();
-		if (reader->end > 0)
-		{
-			pgmc_deadlock_end(&wait);
-			return;
-		}
-		if (state != PGMC_CHANNEL_OK)
-			raise_end(hold, state);
-		wait_for_worker(hold, &wait);
-	}
+	while (!fill_at_once(reader))
+		wait_for_worker(reader->hold, &wait);
+	pgmc_deadlock_end(&wait);
 }
 
 static void
@@ -515,57 +518,63 @@ take_done(PgmcHold *hold, const PgmcFrame *frame, PgmcOutcome *outcome)
 }
 
 /*
- * Read replies until the final one.  Without a sink, rows are skipped; with
- * quiet, so is all but the final one.
+ * Read a reply; false: it was the final one.  Without a sink, rows are
+ * skipped; with quiet, so is all but the final one.
  */
+static bool
+read_reply(PgmcHold *hold, PgmcSink *sink, const char *command,
+		   bool quiet, PgmcOutcome *outcome)
+{
+	PgmcFrame	frame;
+
+	next_frame(&hold->reader, &frame);
+	if (frame.seq != hold->seq)
+		return true;
+	switch (frame.type)
+	{
+		case PGMC_REPLY_NOTICE:
+			if (!quiet)
+				take_notice(hold, &frame, command);
+			break;
+		case PGMC_REPLY_DESCRIBE:
+			if (!quiet)
+				take_describe(hold, &frame, sink);
+			break;
+		case PGMC_REPLY_ROW:
+			if (sink != NULL)
+				sink->row(sink, &hold->reader, frame.length);
+			break;
+		case PGMC_REPLY_ERROR:
+			take_error(hold, &frame, outcome);
+			break;
+		case PGMC_REPLY_DONE:
+			take_done(hold, &frame, outcome);
+			hold->in_flight = false;
+			return false;
+		case PGMC_REPLY_LOST:
+			take_error(hold, &frame, outcome);
+			outcome->lost = true;
+			hold->in_flight = false;
+
+			/*
+			 * Neither is clean: the registry may not know of the loss yet.
+			 * UNKNOWN is a transaction that is gone; what became of a commit
+			 * is another matter.
+			 */
+			hold->xact = hold->committing ? PGMC_XACT_CLOSED : PGMC_XACT_UNKNOWN;
+			return false;
+		default:
+			bad_frame(&frame);
+	}
+	return true;
+}
+
 static void
 read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
 			 bool quiet, PgmcOutcome *outcome)
 {
-	PgmcFrame	frame;
-
-	for (;;)
-	{
-		next_frame(&hold->reader, &frame);
-		if (frame.seq != hold->seq)
-			continue;
-		switch (frame.type)
-		{
-			case PGMC_REPLY_NOTICE:
-				if (!quiet)
-					take_notice(hold, &frame, command);
-				break;
-			case PGMC_REPLY_DESCRIBE:
-				if (!quiet)
-					take_describe(hold, &frame, sink);
-				break;
-			case PGMC_REPLY_ROW:
-				if (sink != NULL)
-					sink->row(sink, &hold->reader, frame.length);
-				break;
-			case PGMC_REPLY_ERROR:
-				take_error(hold, &frame, outcome);
-				break;
-			case PGMC_REPLY_DONE:
-				take_done(hold, &frame, outcome);
-				hold->in_flight = false;
-				return;
-			case PGMC_REPLY_LOST:
-				take_error(hold, &frame, outcome);
-				outcome->lost = true;
-				hold->in_flight = false;
-
-				/*
-				 * Neither is clean: the registry may not know of the loss
-				 * yet. UNKNOWN is a transaction that is gone; what became of
-				 * a commit is another matter.
-				 */
-				hold->xact = hold->committing ? PGMC_XACT_CLOSED : PGMC_XACT_UNKNOWN;
-				return;
-			default:
-				bad_frame(&frame);
-		}
-	}
+	while (read_reply(hold, sink, command, quiet, outcome))
+		;
 }
 
 static PgmcFate
@@ -676,10 +685,112 @@ take_proof(PgmcHold *hold, MemoryContext context, PgmcOutcome *outcome)
 	outcome->done.xact_status = hold->xact;
 }
 
-static void
-talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
-	 PgmcSink *sink, PgmcOutcome *outcome)
+/* ---- many sets of parameters ---- */
+
+/* a request whose sets are being sent */
+typedef struct Sending
 {
+	PgmcHold   *hold;
+	const char *command;
+	PgmcOutcome *outcome;
+	bool		ended;			/* the final reply is here already */
+} Sending;
+
+/*
+ * Take a reply, if one is here.  After the final one there is none, but until
+ * the last frame is sent the request counts as in flight: an error in between
+ * must drop what is left of it.
+ */
+static bool
+take_reply_at_once(Sending *sending)
+{
+	PgmcHold   *hold = sending->hold;
+	PgmcReader *reader = &hold->reader;
+
+	if (sending->ended || (reader->at == reader->end && !fill_at_once(reader)))
+		return false;
+	if (!read_reply(hold, NULL, sending->command, false, sending->outcome))
+	{
+		sending->ended = true;
+		hold->in_flight = !sending->outcome->lost;
+	}
+	return true;
+}
+
+/*
+ * Send a frame.  While there is no room for it, take what the worker has to
+ * say: it may be that which keeps it from taking the frame.
+ */
+static void
+send_frame(Sending *sending, const char *data, Size length)
+{
+	PgmcHold   *hold = sending->hold;
+	PgmcWait	wait = {0};
+
+	while (length > 0 && !sending->outcome->lost)
+	{
+		Size		done;
+		PgmcChannelState state = pgmc_channel_send(channel_of(hold), hold->slot,
+												   hold->epoch, data, length,
+												   &done);
+
+		data += done;
+		length -= done;
+		if (done > 0)
+			continue;
+		pgmc_registry_wake_worker();
+		if (take_reply_at_once(sending))
+			continue;
+		if (state != PGMC_CHANNEL_OK)
+			pgmc_talk_raise(hold, state);
+		wait_for_worker(hold, &wait);
+	}
+	pgmc_deadlock_end(&wait);
+	pgmc_registry_wake_worker();
+}
+
+/*
+ * Send the sets until there are no more, or an error has made the others
+ * pointless.  The last frame goes in any case, or the worker would take the
+ * next request for a part of this one.
+ */
+static void
+send_sets(PgmcHold *hold, PgmcSource *source, const char *command,
+		  PgmcOutcome *outcome)
+{
+	Sending		sending = {hold, command, outcome, false};
+	StringInfoData frame;
+	bool		more = true;
+
+	initStringInfo(&frame);
+	while (more && !outcome->lost)
+	{
+		int			begin;
+
+		while (take_reply_at_once(&sending))
+			;
+		CHECK_FOR_INTERRUPTS();
+		resetStringInfo(&frame);
+		begin = pgmc_wire_begin(&frame, PGMC_REQUEST_SETS, 0, hold->seq);
+		more = !sending.ended && !outcome->failed &&
+			source->next(source, &frame);
+		pgmc_wire_end(&frame, begin);
+		if (!more)
+			pgmc_wire_header(frame.data, PGMC_REQUEST_SETS, PGMC_SETS_LAST,
+							 hold->seq, frame.len - PGMC_FRAME_SIZE);
+		send_frame(&sending, frame.data, frame.len);
+	}
+	pfree(frame.data);
+	hold->in_flight = !sending.ended;
+}
+
+/* ---- the whole ---- */
+
+static void
+talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
+	 PgmcSource *source, bool committing, PgmcSink *sink, PgmcOutcome *outcome)
+{
+	const char *command = exec ? exec->command : NULL;
 	MemoryContext caller = CurrentMemoryContext;
 
 	memset(outcome, 0, sizeof(*outcome));
@@ -695,8 +806,11 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec, bool committing,
 	PG_TRY();
 	{
 		send_request(hold, head, exec);
+		if (source != NULL)
+			send_sets(hold, source, command, outcome);
 		hold->committing = committing;
-		read_replies(hold, sink, exec ? exec->command : NULL, false, outcome);
+		if (hold->in_flight)
+			read_replies(hold, sink, command, false, outcome);
 	}
 	PG_CATCH();
 	{
@@ -729,7 +843,7 @@ pgmc_talk_open(PgmcHold *hold, const PgmcOpen *open, PgmcOutcome *outcome)
 	pgmc_wire_open(&head, ++hold->seq, open);
 	PG_TRY();
 	{
-		talk(hold, &head, NULL, false, NULL, outcome);
+		talk(hold, &head, NULL, NULL, false, NULL, outcome);
 	}
 	PG_FINALLY();
 	{
@@ -748,9 +862,24 @@ pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	pgmc_talk_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
-	talk(hold, &head, exec,
+	talk(hold, &head, exec, NULL,
 		 (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
 		 pgmc_command_may_commit(exec->command), sink, outcome);
+	pfree(head.data);
+}
+
+void
+pgmc_talk_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
+			   PgmcSource *source, PgmcOutcome *outcome)
+{
+	StringInfoData head;
+
+	pgmc_talk_settle(hold);
+	initStringInfo(&head);
+	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
+	talk(hold, &head, exec, source,
+		 (flags & PGMC_EXEC_AUTOCOMMIT) != 0 ||
+		 pgmc_command_may_commit(exec->command), NULL, outcome);
 	pfree(head.data);
 }
 
@@ -762,7 +891,7 @@ pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome)
 	pgmc_talk_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_end(&head, pgmc_wire_begin(&head, type, 0, ++hold->seq));
-	talk(hold, &head, NULL,
+	talk(hold, &head, NULL, NULL,
 		 type == PGMC_REQUEST_COMMIT && hold->xact != PGMC_XACT_INERROR, NULL,
 		 outcome);
 	pfree(head.data);

@@ -36,6 +36,10 @@ extern void pgmc_talk_open(PgmcHold *hold, const PgmcOpen *open,
 extern void pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec,
 							  uint8 flags, PgmcSink *sink,
 							  PgmcOutcome *outcome);
+
+/* The same for a command with many sets of parameters, from source. */
+extern void pgmc_talk_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
+						   PgmcSource *source, PgmcOutcome *outcome);
 extern void pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome);
 
 /* Forget the request in flight; the worker ends it.  For abort paths. */

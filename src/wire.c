@@ -158,6 +158,23 @@ pgmc_wire_execute_head(StringInfo buf, uint8 flags, uint16 seq,
 }
 
 void
+pgmc_wire_set_null(StringInfo buf)
+{
+	put_int32(buf, -1);
+}
+
+/* One piece of room for all three parts: this is done for each value of many. */
+void
+pgmc_wire_set_value(StringInfo buf, const char *value, int length)
+{
+	enlargeStringInfo(buf, length + 5);
+	memcpy(buf->data + buf->len, &length, 4);
+	memcpy(buf->data + buf->len + 4, value, length);
+	buf->len += length + 4;
+	buf->data[buf->len++] = '\0';
+}
+
+void
 pgmc_wire_describe(StringInfo buf, uint8 flags, uint16 seq,
 				   const PgmcDescribe *desc)
 {
@@ -334,6 +351,36 @@ pgmc_wire_read_execute(const char *data, Size length, PgmcExecute *exec)
 		c.at += (Size) param->length + 1;
 	}
 	return at_end(&c);
+}
+
+bool
+pgmc_wire_read_set(const char **at, const char *end, int n,
+				   const char **values, int *lengths)
+{
+	const char *p = *at;
+
+	for (int i = 0; i < n; i++)
+	{
+		int32		length;
+
+		if (end - p < (ptrdiff_t) sizeof(length))
+			return false;
+		memcpy(&length, p, sizeof(length));
+		p += sizeof(length);
+		values[i] = NULL;
+		lengths[i] = 0;
+		if (length == -1)
+			continue;
+		if (length < 0 || end - p <= (ptrdiff_t) length || p[length] != '\0')
+			return false;
+		values[i] = p;
+		lengths[i] = length;
+		p += (Size) length + 1;
+	}
+	if (p == *at)
+		return false;			/* sets of nothing would have no end */
+	*at = p;
+	return true;
 }
 
 bool

@@ -9,6 +9,13 @@
  *
  * The holder sends one request and reads its replies until a final one
  * (PGMC_REPLY_DONE or PGMC_REPLY_LOST) before it sends the next.
+ *
+ * A request to execute a command for many sets of parameters goes on: its head
+ * has the types and formats only, and frames with any number of whole sets
+ * follow, up to one that is flagged as the last.  Meanwhile the holder takes
+ * what the worker has to say, notices for instance.  After an error it need
+ * not send the other sets, but the last frame it must, unless the connection
+ * is lost: only so does the worker know where the next request begins.
  */
 #ifndef PGMC_WIRE_H
 #define PGMC_WIRE_H
@@ -32,6 +39,9 @@ typedef struct PgmcFrame
 									 * say which format the rows shall have */
 #define PGMC_REQUEST_COMMIT		'C' /* no payload */
 #define PGMC_REQUEST_ROLLBACK	'R' /* no payload */
+#define PGMC_REQUEST_SETS		'S' /* sets of parameters, one after the
+									 * other; per parameter: int32 length or
+									 * -1, bytes, a zero byte */
 
 /* what the worker answers */
 #define PGMC_REPLY_DESCRIBE		'T' /* PgmcDescribe */
@@ -51,6 +61,11 @@ typedef struct PgmcFrame
 #define PGMC_EXEC_ASK			0x10	/* describe first, wait for the format */
 #define PGMC_EXEC_AUTOCOMMIT	0x20	/* outside transactions it commits
 										 * itself */
+#define PGMC_EXEC_MANY			0x40	/* without values: PGMC_REQUEST_SETS
+										 * follow */
+
+/* flags of PGMC_REQUEST_SETS */
+#define PGMC_SETS_LAST			0x01	/* there are no more */
 
 /* flags of PGMC_REPLY_DESCRIBE */
 #define PGMC_DESCRIBE_BINARY	0x01	/* the rows come in binary format */
@@ -164,6 +179,10 @@ extern void pgmc_wire_open(StringInfo buf, uint16 seq, const PgmcOpen *open);
 extern Size pgmc_wire_execute_size(const PgmcExecute *exec);
 extern void pgmc_wire_execute_head(StringInfo buf, uint8 flags, uint16 seq,
 								   const PgmcExecute *exec);
+
+/* append one value of a set to a frame of sets that was begun */
+extern void pgmc_wire_set_null(StringInfo buf);
+extern void pgmc_wire_set_value(StringInfo buf, const char *value, int length);
 extern void pgmc_wire_describe(StringInfo buf, uint8 flags, uint16 seq,
 							   const PgmcDescribe *desc);
 extern void pgmc_wire_fields(StringInfo buf, uint8 type, uint16 seq,
@@ -180,6 +199,13 @@ extern void pgmc_wire_read_header(const char *src, PgmcFrame *frame);
 extern bool pgmc_wire_read_open(const char *data, Size length, PgmcOpen *open);
 extern bool pgmc_wire_read_execute(const char *data, Size length,
 								   PgmcExecute *exec);
+
+/*
+ * Read the set at *at, of n values, into arrays that the caller has: NULL and
+ * length 0 for a NULL.  Moves *at behind it.
+ */
+extern bool pgmc_wire_read_set(const char **at, const char *end, int n,
+							   const char **values, int *lengths);
 extern bool pgmc_wire_read_describe(const char *data, Size length,
 									PgmcDescribe *desc);
 extern bool pgmc_wire_read_fields(const char *data, Size length,

@@ -51,6 +51,8 @@
 #define TICK_MS		1000
 #define MAX_EVENTS	64
 #define READ_AT_ONCE	(1024 * 1024)
+#define SETS_AT_ONCE	(64 * 1024) /* then libpq shall write them */
+#define SETS_ROUNDS		16		/* then other slots have their turn */
 #define LOCK_FILE	"postmaster.pid"
 
 /* what the worker is doing with a slot besides a request of its holder */
@@ -84,6 +86,15 @@ typedef struct Slot
 								 * here before the request is */
 	uint16		cancel_seq;
 	PgmcExecute exec;
+
+	/* the frame of parameter sets being received, while it is working on it */
+	bool		owed_sets;		/* the holder has yet to send the last */
+	MemoryContext sets_context; /* reset with each frame */
+	char		sets_header[PGMC_FRAME_SIZE];
+	Size		sets_header_got;
+	PgmcFrame	sets_frame;
+	char	   *sets;			/* NULL: bytes are dropped */
+	Size		sets_got;
 
 	/* the hold's time limits */
 	uint64		lease_epoch;	/* of the hold they are of, 0: it has none */
@@ -236,6 +247,10 @@ start_request(int i)
 
 	slot->begun = true;
 	pgmc_registry_set_commit_xid(i, 0);
+	/* they follow in any case */
+	slot->owed_sets = slot->frame.type == PGMC_REQUEST_EXECUTE &&
+		(slot->frame.flags & PGMC_EXEC_MANY);
+
 	if (slot->frame.length > 0 && slot->body == NULL)
 	{
 		reply_fields(slot, PGMC_REPLY_ERROR, ERRCODE_OUT_OF_MEMORY,
@@ -337,6 +352,109 @@ read_answer(int i)
 	return true;
 }
 
+/* ---- the sets of parameters of a request that has them ---- */
+
+static void
+forget_sets(Slot *slot)
+{
+	slot->sets_header_got = 0;
+	slot->sets = NULL;
+	slot->sets_got = 0;
+	MemoryContextReset(slot->sets_context);
+}
+
+/* The holder has gone, or waits until its request is dropped: it owes nothing. */
+static void
+stop_sets(Slot *slot)
+{
+	slot->owed_sets = false;
+	forget_sets(slot);
+}
+
+static void
+refuse_sets(Slot *slot, int sqlstate, const char *message)
+{
+	if (pgmc_remote_refuse_sets(slot->remote))
+		reply_fields(slot, PGMC_REPLY_ERROR, sqlstate, message);
+}
+
+static void
+start_sets(Slot *slot)
+{
+	PgmcFrame  *frame = &slot->sets_frame;
+
+	pgmc_wire_read_header(slot->sets_header, frame);
+	slot->sets_got = 0;
+	slot->sets = NULL;
+	if (frame->length == 0)
+		return;
+	slot->sets = MemoryContextAllocExtended(slot->sets_context, frame->length,
+											MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	if (slot->sets == NULL)
+		refuse_sets(slot, ERRCODE_OUT_OF_MEMORY,
+					"set of parameters is too large for the memory of the pgmc worker");
+}
+
+/* A frame is here in full. */
+static void
+take_sets(Slot *slot)
+{
+	PgmcFrame  *frame = &slot->sets_frame;
+
+	if (frame->type != PGMC_REQUEST_SETS ||
+		(slot->sets != NULL &&
+		 !pgmc_remote_sets(slot->remote, slot->sets, frame->length)))
+		refuse_sets(slot, ERRCODE_PROTOCOL_VIOLATION,
+					"malformed sets of parameters");
+	if (frame->type == PGMC_REQUEST_SETS && (frame->flags & PGMC_SETS_LAST))
+	{
+		slot->owed_sets = false;
+		pgmc_remote_end_sets(slot->remote);
+	}
+	forget_sets(slot);
+}
+
+/*
+ * Take what there is of the sets, as long as the connection takes them; true
+ * if there was anything.  They also come when the request has ended early, and
+ * then they are dropped, to find the next request behind them.
+ */
+static bool
+read_sets(int i)
+{
+	Slot	   *slot = slots[i];
+	Size		taken = 0;
+
+	while (slot->owed_sets && taken < SETS_AT_ONCE &&
+		   pgmc_remote_takes_sets(slot->remote))
+	{
+		Size		n;
+
+		if (slot->sets_header_got < PGMC_FRAME_SIZE)
+		{
+			n = read_bytes(i, slot->sets_header + slot->sets_header_got,
+						   PGMC_FRAME_SIZE - slot->sets_header_got);
+			slot->sets_header_got += n;
+			if (n > 0 && slot->sets_header_got == PGMC_FRAME_SIZE)
+				start_sets(slot);
+		}
+		else
+		{
+			n = slot->sets_got == slot->sets_frame.length ? 0 :
+				read_bytes(i, slot->sets ? slot->sets + slot->sets_got : NULL,
+						   slot->sets_frame.length - slot->sets_got);
+			slot->sets_got += n;
+		}
+		taken += n;
+		if (slot->sets_header_got == PGMC_FRAME_SIZE &&
+			slot->sets_got == slot->sets_frame.length)
+			take_sets(slot);
+		else if (n == 0)
+			break;
+	}
+	return taken > 0;
+}
+
 /* Take what the holder has sent; true if there was anything. */
 static bool
 read_request(int i)
@@ -344,6 +462,9 @@ read_request(int i)
 	Slot	   *slot = slots[i];
 	bool		any = false;
 	Size		taken = 0;
+
+	if (slot->owed_sets)
+		return read_sets(i);
 
 	if (pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY)
 		return read_answer(i);
@@ -456,6 +577,7 @@ finish_recovery(int i)
 
 	slot->duty = DUTY_NONE;
 	drop_in_flight(i);
+	stop_sets(slot);
 	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, false);
 	pgmc_registry_set_xact_status(i, pgmc_remote_xact_status(slot->remote));
 	pgmc_registry_recovered(i, slot->forget);
@@ -473,7 +595,10 @@ finish_lost(int i, const char *why)
 
 	/* one that has got the slot meanwhile may be sending already */
 	if (pgmc_registry_lost(i, why, receiving(slot)))
+	{
 		forget_request(slot);
+		stop_sets(slot);
+	}
 }
 
 static void
@@ -483,6 +608,7 @@ begin_recovery(int i, const PgmcSlot *info)
 
 	slot->forget = info->last_session == 0;
 	drop_in_flight(i);
+	stop_sets(slot);
 	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
 	switch (pgmc_remote_state(slot->remote))
 	{
@@ -523,6 +649,7 @@ follow_registry(int i)
 	if (info.state == PGMC_CONN_CLOSING)
 	{
 		pgmc_remote_close(slot->remote);
+		stop_sets(slot);
 		pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
 		finish_lost(i, "closed");
 	}
@@ -651,6 +778,7 @@ obey_holder(int i)
 	if (abort && slot->duty == DUTY_NONE)
 	{
 		drop_in_flight(i);
+		stop_sets(slot);
 		slot->duty = DUTY_DROP;
 		pgmc_remote_drop_task(slot->remote);
 	}
@@ -676,6 +804,17 @@ obey_cancel(int i)
 		pgmc_remote_cancel(slot->remote);
 }
 
+/* Can more of a command's parameter sets be taken at once? */
+static bool
+sets_to_take(int i)
+{
+	Slot	   *slot = slots[i];
+
+	return slot->owed_sets && slot->duty == DUTY_NONE && slot->out.len == 0 &&
+		pgmc_remote_takes_sets(slot->remote) &&
+		pgmc_channel_stirs(pgmc_registry_channel(i));
+}
+
 /* True when anything could be done. */
 static bool
 serve(int i, bool attention)
@@ -684,6 +823,7 @@ serve(int i, bool attention)
 	bool		ready = slot->ready;
 	bool		progress = ready;
 	bool		again = true;
+	int			rounds = 0;
 
 	slot->ready = false;
 	if (slot->cancel_ready)
@@ -717,7 +857,13 @@ serve(int i, bool attention)
 		if (slot->lost_pending && slot->out.len == 0)
 			finish_lost(i, pgmc_remote_error(slot->remote));
 		ready = false;
+		again = again || sets_to_take(i);
 		progress = progress || again;
+		if (slot->owed_sets && again && ++rounds >= SETS_ROUNDS)
+		{
+			SetLatch(MyLatch);	/* go on in the next round of all slots */
+			break;
+		}
 	}
 	return progress;
 }
@@ -733,6 +879,8 @@ init_slot(int i)
 	slot->context = context;
 	slot->request_context = AllocSetContextCreate(context, "pgmc request",
 												  ALLOCSET_DEFAULT_SIZES);
+	slot->sets_context = AllocSetContextCreate(context, "pgmc parameter sets",
+											   ALLOCSET_DEFAULT_SIZES);
 	slot->remote = pgmc_remote_create(context);
 	slot->socket = PGINVALID_SOCKET;
 	slot->position = -1;
@@ -773,6 +921,7 @@ serve_safely(int i, bool attention)
 		slots[i]->lost_pending = false;
 		pgmc_registry_failed(i, edata->message, receiving(slots[i]));
 		drop_in_flight(i);
+		stop_sets(slots[i]);
 	}
 	PG_END_TRY();
 	MemoryContextReset(loop_context);
@@ -1127,11 +1276,15 @@ note_spin(SpinGain *gain, bool found)
 						  SPIN_PAUSE_MAX);
 }
 
-/* the slots whose backends owe a reply */
+/* the slots whose backends owe a reply; -1: something waits to be written */
 static int
 list_busy(Slot **busy)
 {
 	int			n = 0;
+
+	for (int i = 0; i < nslots; i++)
+		if (slots[i] != NULL && (slots[i]->events & WL_SOCKET_WRITEABLE))
+			return -1;
 
 	for (int i = 0; i < nslots && n < MAX_EVENTS; i++)
 	{
@@ -1206,6 +1359,8 @@ spin(void)
 	if (pgmc_spin_time <= 0)
 		return false;
 	n = list_busy(busy);
+	if (n < 0)
+		return false;
 	gain = n > 0 ? &reply_gain : &request_gain;
 	if (gain->pause > 0)
 	{

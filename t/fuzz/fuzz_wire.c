@@ -53,6 +53,32 @@ try_execute(const char *data, Size length, StringInfo buf)
 	pfree(exec.params);
 }
 
+/* The first byte says how many values a set has. */
+static void
+try_sets(const char *data, Size length, StringInfo buf)
+{
+	const char *values[255];
+	int			lengths[255];
+	const char *at;
+	const char *end = data + length;
+	int			begin;
+	int			n;
+
+	if (length == 0)
+		return;
+	n = (unsigned char) data[0];
+	at = ++data;
+	begin = pgmc_wire_begin(buf, PGMC_REQUEST_SETS, 0, 0);
+	while (at < end && pgmc_wire_read_set(&at, end, n, values, lengths))
+		for (int i = 0; i < n; i++)
+			if (values[i] == NULL)
+				pgmc_wire_set_null(buf);
+			else
+				pgmc_wire_set_value(buf, values[i], lengths[i]);
+	pgmc_wire_end(buf, begin);
+	compare(buf, data, at - data);
+}
+
 static void
 try_describe(const char *data, Size length, StringInfo buf)
 {
@@ -102,7 +128,7 @@ int
 LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 {
 	static void (*const tries[]) (const char *data, Size length, StringInfo buf) = {
-		try_open, try_execute, try_describe, try_fields, try_done
+		try_open, try_execute, try_sets, try_describe, try_fields, try_done
 	};
 	StringInfoData buf;
 	char	   *copy;

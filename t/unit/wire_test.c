@@ -88,6 +88,27 @@ decode_fields(const char *data, Size length)
 	return good;
 }
 
+/* a frame of sets, of three values each */
+static bool
+decode_sets(const char *data, Size length)
+{
+	const char *at = data;
+	const char *end = data + length;
+
+	while (at < end)
+	{
+		const char *values[3];
+		int			lengths[3];
+
+		if (!pgmc_wire_read_set(&at, end, 3, values, lengths))
+			return false;
+		for (int i = 0; i < 3; i++)
+			for (int j = 0; values[i] != NULL && j <= lengths[i]; j++)
+				sum += (unsigned char) values[i][j];
+	}
+	return true;
+}
+
 static bool
 decode_done(const char *data, Size length)
 {
@@ -241,6 +262,45 @@ test_execute(StringInfo buf)
 }
 
 static void
+test_sets(StringInfo buf)
+{
+	static const char *const texts[] = {"hello", NULL, "a\0\0b", "", NULL, "x"};
+	static const int lengths[] = {5, 0, 4, 0, 0, 1};
+	int			begin = pgmc_wire_begin(buf, PGMC_REQUEST_SETS, PGMC_SETS_LAST, 3);
+	Size		length;
+	const char *payload;
+	const char *at;
+	bool		equal = true;
+
+	for (int i = 0; i < 6; i++)
+		if (texts[i] == NULL)
+			pgmc_wire_set_null(buf);
+		else
+			pgmc_wire_set_value(buf, texts[i], lengths[i]);
+	pgmc_wire_end(buf, begin);
+	at = payload = payload_of(buf, PGMC_REQUEST_SETS, PGMC_SETS_LAST, 3, &length);
+	for (int i = 0; i < 6; i += 3)
+	{
+		const char *values[3];
+		int			got[3];
+
+		ok(pgmc_wire_read_set(&at, payload + length, 3, values, got),
+		   "a set is read");
+		for (int j = 0; j < 3; j++)
+			equal = equal && (values[j] == NULL) == (texts[i + j] == NULL) &&
+				got[j] == lengths[i + j] &&
+				(values[j] == NULL ||
+				 memcmp(values[j], texts[i + j], got[j] + 1) == 0);
+	}
+	ok(equal && at == payload + length,
+	   "sets: all values, each with a zero byte behind it");
+	ok(!pgmc_wire_read_set(&at, at, 3, NULL, NULL), "sets: then there are no more");
+	at = payload;
+	ok(!pgmc_wire_read_set(&at, payload + length, 0, NULL, NULL) && at == payload,
+	   "sets: those of no values are none");
+}
+
+static void
 test_describe(StringInfo buf)
 {
 	PgmcDescribe desc;
@@ -303,7 +363,7 @@ test_done(StringInfo buf)
 
 /* ---- damage ---- */
 
-/* fields are a list, so they may end after each */
+/* fields and sets are lists, so they may end after each */
 static void
 test_truncation(const char *name, StringInfo buf, Decoder decode, bool list)
 {
@@ -391,6 +451,7 @@ main(void)
 {
 	test_kind("open", test_open, decode_open, false);
 	test_kind("execute", test_execute, decode_execute, false);
+	test_kind("sets", test_sets, decode_sets, true);
 	test_kind("describe", test_describe, decode_describe, false);
 	test_kind("fields", test_fields, decode_fields, true);
 	test_kind("done", test_done, decode_done, false);
