@@ -195,7 +195,7 @@ pgmc_counters_copy(PgmcCounters *counters, int tally, PgmcStats *stats)
 		return false;
 	stats->key = t->key;
 	stats->srvname = t->srvname;
-	stats->dropped = t->dropped;
+	stats->dropped = t->dropped && !t->pooled;
 	stats->since = t->since;
 	memcpy(stats->counts, t->counts, sizeof(stats->counts));
 	stats->wait_time = t->wait_time;

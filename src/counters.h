@@ -25,8 +25,9 @@
 typedef struct PgmcTally
 {
 	bool		pooled;			/* a pool counts here: it can't be given away */
-	bool		dropped;		/* the server, the mapping or the role was
-								 * dropped, unless that was rolled back */
+	bool		dropped;		/* the server, the mapping or a role with this
+								 * name was dropped, unless that was rolled
+								 * back */
 	PgmcKey		key;
 	NameData	srvname;		/* as of the latest pool */
 	TimestampTz last_used;		/* unless pooled */

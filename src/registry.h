@@ -174,7 +174,7 @@ typedef struct PgmcStats
 {
 	PgmcKey		key;
 	NameData	srvname;
-	bool		dropped;
+	bool		dropped;		/* probably, and it has no connection */
 	TimestampTz since;			/* of the latest reset */
 	uint64		counts[PGMC_NCOUNTERS];
 	double		wait_time;		/* milliseconds */
