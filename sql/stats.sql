@@ -94,8 +94,10 @@ SELECT pgmc.acquire('stats');
 SELECT pgmc.execute('SELECT 1');
 SELECT pgmc.stat_reset('stats');
 SELECT pg_terminate_backend(backend_pid, 60000) FROM pgmc.connections WHERE holder_pid = pg_backend_pid();
+SET client_min_messages = error;
 SELECT pgmc.commit();
 \echo :SQLSTATE
+RESET client_min_messages;
 SELECT * FROM stats_counts;
 
 -- ---- failures ----
