@@ -170,6 +170,7 @@ struct PgmcRemote
 
 	bool		bloated;		/* libpq's buffers have grown, and never
 								 * shrink */
+	int64		rows;			/* told since take_rows */
 
 	/* why it was lost */
 	int			error_sqlstate;
@@ -364,6 +365,15 @@ pgmc_remote_idle_deadline(const PgmcRemote *remote, TimestampTz idle_since)
 	return TimestampTzPlusMilliseconds(idle_since, remote->idle_timeout);
 }
 
+int64
+pgmc_remote_take_rows(PgmcRemote *remote)
+{
+	int64		rows = remote->rows;
+
+	remote->rows = 0;
+	return rows;
+}
+
 int
 pgmc_remote_error_sqlstate(const PgmcRemote *remote)
 {
@@ -498,6 +508,7 @@ tell_loss(PgmcRemote *remote)
 
 		pgmc_wire_done(remote->out, task->done_flags | PGMC_DONE_LOST,
 					   task->seq, &done);
+		remote->rows += task->rows;
 		return;
 	}
 	fields.sqlstate = unpack_sql_state(remote->error_sqlstate);
@@ -679,20 +690,23 @@ report_error(PgmcRemote *remote, const PGresult *res)
 	{
 		task->condemned = true;
 		fields.context = "reset_query";
+		set_error(remote, ERRCODE_CONNECTION_FAILURE,
+				  psprintf("reset_query failed: %s", fields.message));
 	}
 	else if (statement_unusable(remote, &fields))
 	{
 		task->failed = true;
 		return;
 	}
-	if (at_sets(task))
+	else if (at_sets(task))
 		fields.context = name_set(task, fields.context);
-	if (task->kind == TASK_RECOVER)
+	else if (task->kind == TASK_RECOVER)
 	{
 		task->condemned = true;
 		set_error(remote, ERRCODE_CONNECTION_FAILURE, fields.message);
 	}
-	else if (!task->silent && !task->failed && !task->refused)
+	if (task->kind != TASK_RECOVER && !task->silent && !task->failed &&
+		!task->refused)
 		pgmc_wire_fields(remote->out, PGMC_REPLY_ERROR, task->seq, &fields);
 	task->failed = true;
 }
@@ -1907,12 +1921,11 @@ finish_task(PgmcRemote *remote)
 		backend_xid(remote);
 	if (!task->silent)
 		pgmc_wire_done(remote->out, task->done_flags, task->seq, &done);
+	if (!task->silent && !task->failed)
+		remote->rows += task->rows;
 	remote->event = PGMC_REMOTE_DONE;
 	if (task->condemned)
-	{
-		set_error(remote, ERRCODE_CONNECTION_FAILURE, "reset_query failed");
 		lose(remote);
-	}
 }
 
 static bool

@@ -316,7 +316,7 @@ wait_for_worker(PgmcHold *hold, PgmcWait *wait)
 static void
 send_bytes(PgmcHold *hold, const char *data, Size length)
 {
-	PgmcWait	wait = {0};
+	PgmcWait	wait = {.key = &hold->key};
 
 	while (length > 0)
 	{
@@ -362,7 +362,7 @@ fill_at_once(PgmcReader *reader)
 static void
 fill(PgmcReader *reader)
 {
-	PgmcWait	wait = {0};
+	PgmcWait	wait = {.key = &reader->hold->key};
 
 	while (!fill_at_once(reader))
 		wait_for_worker(reader->hold, &wait);
@@ -725,7 +725,7 @@ static void
 send_frame(Sending *sending, const char *data, Size length)
 {
 	PgmcHold   *hold = sending->hold;
-	PgmcWait	wait = {0};
+	PgmcWait	wait = {.key = &hold->key};
 
 	while (length > 0 && !sending->outcome->lost)
 	{

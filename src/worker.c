@@ -42,6 +42,7 @@
 
 #include "channel.h"
 #include "compat.h"
+#include "log.h"
 #include "registry.h"
 #include "remote.h"
 #include "settings.h"
@@ -72,6 +73,9 @@ typedef struct Slot
 	PgmcRemote *remote;
 	SlotDuty	duty;
 	bool		forget;			/* recovery resets the session state, too */
+	PgmcKey		opened_key;		/* whose connection the latest one was, and of
+								 * which server, for the log */
+	NameData	opened_srvname;
 	bool		lost_pending;	/* tell the registry once out is empty */
 
 	/* the request being received or worked on */
@@ -204,6 +208,19 @@ receiving(const Slot *slot)
 	return slot->header_got > 0 && !slot->begun;
 }
 
+/* A connection ends to make room for another one in its slot. */
+static void
+log_replaced(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcSlot	info;
+
+	pgmc_registry_slot(i, &info);
+	pgmc_log_closing(NameStr(slot->opened_srvname),
+					 pgmc_same_key(&info.key, &slot->opened_key) ?
+					 PGMC_CLOSE_OPTIONS : PGMC_CLOSE_ROOM);
+}
+
 /* False where the holder has gone already. */
 static bool
 start_open(int i, const PgmcOpen *open)
@@ -214,6 +231,8 @@ start_open(int i, const PgmcOpen *open)
 		return false;
 	slot->lost_pending = false;
 	pgmc_channel_worker_wipe(pgmc_registry_channel(i), i);
+	if (pgmc_remote_state(slot->remote) != PGMC_REMOTE_CLOSED)
+		log_replaced(i);
 	pgmc_remote_open(slot->remote, open);
 	return true;
 }
@@ -284,8 +303,11 @@ start_request(int i)
 	{
 		case PGMC_REQUEST_EXECUTE:
 			if (read_execute(slot))
+			{
+				pgmc_registry_count_command(i);
 				pgmc_remote_execute(slot->remote, slot->frame.flags,
 									slot->frame.seq, &slot->exec);
+			}
 			else
 				refuse(slot, "malformed request to execute a command");
 			break;
@@ -554,10 +576,7 @@ end_lease(int i)
 
 	pgmc_registry_slot(i, &info);
 	if (pgmc_registry_revoke(i, slot->lease_epoch))
-		ereport(LOG,
-				(errmsg("hold of server \"%s\" by process %d was revoked",
-						NameStr(info.srvname), info.holder.pid),
-				 errdetail("Its time limit was reached.")));
+		pgmc_log_revoked(&info, lease_deadline(slot) != slot->lease_end);
 	slot->lease_epoch = 0;
 }
 
@@ -606,6 +625,7 @@ begin_recovery(int i, const PgmcSlot *info)
 {
 	Slot	   *slot = slots[i];
 
+	pgmc_log_recovery(info, pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY);
 	slot->forget = info->last_session == 0;
 	drop_in_flight(i);
 	stop_sets(slot);
@@ -629,6 +649,7 @@ begin_recovery(int i, const PgmcSlot *info)
 			if (pgmc_remote_sending(slot->remote))
 			{
 				pgmc_remote_close(slot->remote);
+				pgmc_log_lost(info, "command was given up while it was being sent");
 				finish_lost(i, "command was given up while it was being sent");
 				break;
 			}
@@ -648,6 +669,8 @@ follow_registry(int i)
 	pgmc_registry_slot(i, &info);
 	if (info.state == PGMC_CONN_CLOSING)
 	{
+		pgmc_log_recovery(&info, pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY);
+		pgmc_log_closing(NameStr(info.srvname), info.close_reason);
 		pgmc_remote_close(slot->remote);
 		stop_sets(slot);
 		pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
@@ -660,6 +683,7 @@ follow_registry(int i)
 			 pgmc_remote_state(slot->remote) != PGMC_REMOTE_CLOSED)
 	{
 		/* the slot was given to another key: its old connection ends */
+		log_replaced(i);
 		pgmc_remote_close(slot->remote);
 	}
 	if (info.state == PGMC_CONN_HELD)
@@ -675,13 +699,20 @@ handle_opened(int i)
 {
 	Slot	   *slot = slots[i];
 	PgmcOpened	opened;
+	PgmcSlot	info;
+	bool		again;
 
 	opened.backend_pid = pgmc_remote_backend_pid(slot->remote);
 	opened.same_cluster = pgmc_remote_same_cluster(slot->remote);
 	opened.used_password = pgmc_remote_used_password(slot->remote);
 	opened.options_hash = pgmc_remote_options_hash(slot->remote);
 	opened.expires_at = pgmc_remote_expires_at(slot->remote);
-	pgmc_registry_opened(i, &opened);
+	again = pgmc_registry_opened(i, &opened);
+	pgmc_registry_slot(i, &info);
+	slot->opened_key = info.key;
+	slot->opened_srvname = info.srvname;
+	if (again)
+		pgmc_log_reopened(&info);
 	slot->idle_since = GetCurrentTimestamp();
 	reply_done(slot, 0);
 	forget_request(slot);
@@ -734,9 +765,22 @@ handle_done(int i)
 }
 
 static void
+log_lost(int i, const char *reason)
+{
+	PgmcSlot	info;
+
+	pgmc_registry_slot(i, &info);
+	pgmc_log_lost(&info, reason);
+}
+
+static void
 handle_event(int i, PgmcRemoteEvent event)
 {
 	Slot	   *slot = slots[i];
+
+	/* before the holder is told, who may look at the statistics then */
+	if (event == PGMC_REMOTE_DONE || event == PGMC_REMOTE_LOST)
+		pgmc_registry_count_rows(i, pgmc_remote_take_rows(slot->remote));
 
 	switch (event)
 	{
@@ -755,6 +799,7 @@ handle_event(int i, PgmcRemoteEvent event)
 			finish_recovery(i);
 			break;
 		case PGMC_REMOTE_LOST:
+			log_lost(i, pgmc_remote_error(slot->remote));
 			if (slot->duty == DUTY_NONE && slot->out_sent < slot->out.len)
 				slot->lost_pending = true;	/* its last words go first */
 			else
@@ -919,9 +964,8 @@ serve_safely(int i, bool attention)
 		pgmc_remote_take_event(slots[i]->remote);
 		slots[i]->duty = DUTY_NONE;
 		slots[i]->lost_pending = false;
+		log_lost(i, edata->message);
 		pgmc_registry_failed(i, edata->message, receiving(slots[i]));
-		drop_in_flight(i);
-		stop_sets(slots[i]);
 	}
 	PG_END_TRY();
 	MemoryContextReset(loop_context);
@@ -1004,7 +1048,6 @@ tick_slot(int i, TimestampTz now, bool stopping)
 	PgmcSlot	info;
 	TimestampTz deadline;
 	Oid			dbid = InvalidOid;
-	bool		close;
 
 	pgmc_registry_slot(i, &info);
 	if (info.state != PGMC_CONN_IDLE || slots[i] == NULL)
@@ -1012,10 +1055,12 @@ tick_slot(int i, TimestampTz now, bool stopping)
 	deadline = pgmc_remote_idle_deadline(slots[i]->remote, info.state_since);
 	if (info.same_cluster)
 		dbid = backend_database(info.backend_pid);
-	close = stopping || (deadline != 0 && now >= deadline) ||
-		(OidIsValid(dbid) && database_wanted(dbid));
-	if (close)
-		pgmc_registry_close_idle(i, &info.key);
+	if (stopping)
+		pgmc_registry_close_idle(i, &info.key, PGMC_CLOSE_SHUTDOWN);
+	else if (deadline != 0 && now >= deadline)
+		pgmc_registry_close_idle(i, &info.key, PGMC_CLOSE_IDLE);
+	else if (OidIsValid(dbid) && database_wanted(dbid))
+		pgmc_registry_close_idle(i, &info.key, PGMC_CLOSE_DATABASE);
 }
 
 static void
@@ -1176,7 +1221,7 @@ handle_interrupts(void)
 		ProcessCatchupInterrupt();
 	if (ShutdownRequestPending)
 	{
-		ereport(LOG,
+		ereport(pgmc_log_level,
 				(errmsg("pgmc worker is shutting down")));
 		proc_exit(0);
 	}
@@ -1422,7 +1467,10 @@ wind_clock(Clock *clock, TimestampTz now, bool ticked)
 	if (clock->leave_at == 0)
 		clock->leave_at = TimestampTzPlusMilliseconds(now, pgmc_worker_linger);
 	if (now >= clock->leave_at && pgmc_registry_worker_end_if_unused())
+	{
+		pgmc_log_leaving();
 		proc_exit(0);
+	}
 }
 
 void
