@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_authid.h"
-#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
