@@ -18,6 +18,7 @@ OBJS = \
 	src/hooks.o \
 	src/launch.o \
 	src/netcancel.o \
+	src/option_table.o \
 	src/options.o \
 	src/params.o \
 	src/pgmc.o \
@@ -42,6 +43,8 @@ DATA = src/pgmc--1.0.sql
 UNIT_wire = src/wire.c
 UNIT_command = src/command.c
 UNIT_cycle = src/cycle.c
+UNIT_option_table = src/option_table.c
+UNIT_LIBS_option_table = $(libpq)
 
 # Where this file is: another directory than the current one in a VPATH build
 here := $(dir $(firstword $(MAKEFILE_LIST)))
@@ -98,4 +101,4 @@ check-unit: $(unit_programs)
 .SECONDEXPANSION:
 $(unit_programs): t/unit/%_test: t/unit/%_test.c $$(UNIT_$$*) $(headers) $(wildcard $(here)t/unit/*.h)
 	$(CC) $(filter-out -DFRONTEND,$(CPPFLAGS)) -DFRONTEND -DPGMC_UNIT -I$(here)src $(CFLAGS) \
-		$(filter %.c,$^) $(LDFLAGS) -L$(pkglibdir) -lpgcommon -lpgport -lm -o $@
+		$(filter %.c,$^) $(LDFLAGS) $(UNIT_LIBS_$*) -L$(pkglibdir) -lpgcommon -lpgport -lm -o $@
