@@ -11,6 +11,7 @@
 MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
+	src/build.o \
 	src/channel.o \
 	src/command.o \
 	src/cycle.o \
@@ -91,6 +92,11 @@ include $(PGXS)
 headers := $(wildcard $(here)src/*.h)
 
 $(OBJS) $(OBJS:.o=.bc): $(headers)
+
+# It tells this library from others: see there
+sources := $(sort $(wildcard $(here)src/*.[ch]))
+src/build.o src/build.bc: $(sources)
+src/build.o src/build.bc: override CPPFLAGS += -DPGMC_BUILD=$(firstword $(shell cat $(sources) | cksum))u
 
 .PHONY: check-unit
 check-unit: $(unit_programs)

@@ -1073,6 +1073,26 @@ wind_clock(Clock *clock, TimestampTz now, bool ticked)
 		proc_exit(0);
 }
 
+/*
+ * The library was replaced, and some session has the new one already: make room
+ * for a worker that has it, too.  Nobody shall lose a hold for that.
+ */
+static void
+leave_if_outdated(void)
+{
+	static bool told = false;
+
+	if (!pgmc_registry_worker_outdated())
+		return;
+	if (!told)
+		ereport(LOG,
+				(errmsg("library of pgmc was replaced"),
+				 errdetail("The pgmc worker ends as soon as no connection is held, and the next session that needs one starts a new worker.")));
+	told = true;
+	if (pgmc_registry_worker_end_if_idle())
+		proc_exit(0);
+}
+
 void
 pgmc_worker_main(Datum arg)
 {
@@ -1100,6 +1120,7 @@ pgmc_worker_main(Datum arg)
 			tick(now);
 		if (serve_all(due, now))
 			INSTR_TIME_SET_CURRENT(last_work);
+		leave_if_outdated();
 		wind_clock(&clock, now, due);
 		update_wait_set();
 		timeout = next_timeout(now, clock.tick_at != 0 ?
