@@ -938,13 +938,12 @@ release_locked(Conn *conn, PgmcRelease how)
 {
 	if (!conn->open && !conn->opening)
 		release_closed(conn);
-	else if (how == PGMC_RELEASE_CLEAN && expired(conn))
+	else if (how == PGMC_RELEASE_CLOSE ||
+			 (how == PGMC_RELEASE_CLEAN && expired(conn)))
 		set_state(conn, PGMC_CONN_CLOSING);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
 		pass_on(conn);
-	else if (how == PGMC_RELEASE_CLOSE)
-		set_state(conn, PGMC_CONN_CLOSING);
 	else
 		set_state(conn, PGMC_CONN_RECOVERING);
 }
