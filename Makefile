@@ -11,6 +11,7 @@
 MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
+	src/build.o \
 	src/channel.o \
 	src/command.o \
 	src/counters.o \
@@ -21,6 +22,7 @@ OBJS = \
 	src/log.o \
 	src/many.o \
 	src/netcancel.o \
+	src/option_table.o \
 	src/options.o \
 	src/params.o \
 	src/pgmc.o \
@@ -46,6 +48,8 @@ DATA = src/pgmc--1.0.sql
 UNIT_wire = src/wire.c
 UNIT_command = src/command.c
 UNIT_cycle = src/cycle.c
+UNIT_option_table = src/option_table.c
+UNIT_LIBS_option_table = $(libpq)
 
 # Where this file is: another directory than the current one in a VPATH build
 here := $(dir $(firstword $(MAKEFILE_LIST)))
@@ -93,6 +97,11 @@ headers := $(wildcard $(here)src/*.h)
 
 $(OBJS) $(OBJS:.o=.bc): $(headers)
 
+# It tells this library from others: see there
+sources := $(sort $(wildcard $(here)src/*.[ch]))
+src/build.o src/build.bc: $(sources)
+src/build.o src/build.bc: override CPPFLAGS += -DPGMC_BUILD=$(firstword $(shell cat $(sources) | cksum))u
+
 .PHONY: check-unit
 check-unit: $(unit_programs)
 	@failed=0; \
@@ -102,4 +111,4 @@ check-unit: $(unit_programs)
 .SECONDEXPANSION:
 $(unit_programs): t/unit/%_test: t/unit/%_test.c $$(UNIT_$$*) $(headers) $(wildcard $(here)t/unit/*.h)
 	$(CC) $(filter-out -DFRONTEND,$(CPPFLAGS)) -DFRONTEND -DPGMC_UNIT -I$(here)src $(CFLAGS) \
-		$(filter %.c,$^) $(LDFLAGS) -L$(pkglibdir) -lpgcommon -lpgport -lm -o $@
+		$(filter %.c,$^) $(LDFLAGS) $(UNIT_LIBS_$*) -L$(pkglibdir) -lpgcommon -lpgport -lm -o $@

@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		Every difference between the PostgreSQL versions pgmc supports (15 to 18).
+ *		Every difference between the PostgreSQL versions pgmc supports (15 to 19).
  *
  * No other file looks at PG_VERSION_NUM.  A wrapper here has the signature of
  * the newest version; older servers are adapted to it.
@@ -12,6 +12,8 @@
 
 #include "access/transam.h"
 #include "catalog/pg_foreign_server.h"
+#include "commands/dbcommands.h"
+#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -20,6 +22,7 @@
 #include "storage/shmem.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 160000
@@ -62,6 +65,37 @@ pgmc_wait_event_new(const char *name)
 #endif
 }
 
+/*
+ * A new tranche of LWLocks.  Before 19, each process that uses such a lock must
+ * register the name for itself.
+ */
+static inline int
+pgmc_new_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	(void) name;
+	return LWLockNewTrancheId();
+#endif
+}
+
+static inline void
+pgmc_register_tranche(int tranche, const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	(void) tranche;
+	(void) name;
+#else
+	LWLockRegisterTranche(tranche, name);
+#endif
+}
+
+/* the server's signal handlers have an argument more in 19 */
+#if PG_VERSION_NUM < 190000
+#define PG_SIG_IGN	SIG_IGN
+#endif
+
 /* a wait event set that lives until it is freed, whatever aborts meanwhile */
 static inline WaitEventSet *
 pgmc_wait_set_create(int nevents)
@@ -97,6 +131,15 @@ pgmc_server_owner_ok(Oid serverid, Oid roleid)
 #endif
 }
 
+#if PG_VERSION_NUM >= 190000
+/* calls the pgmc_named_shmem caller's init */
+static inline void
+pgmc_init_named(void *ptr, void *init)
+{
+	(*(void (**) (void *)) init) (ptr);
+}
+#endif
+
 /*
  * A named piece of shared memory of fixed size, zeroed and then given to init
  * by whoever comes first.  15 and 16 take it from the spare room that every
@@ -108,7 +151,9 @@ pgmc_named_shmem(const char *name, Size size, void (*init) (void *ptr))
 	bool		found;
 	void	   *ptr;
 
-#if PG_VERSION_NUM >= 170000
+#if PG_VERSION_NUM >= 190000
+	ptr = GetNamedDSMSegment(name, size, pgmc_init_named, &found, &init);
+#elif PG_VERSION_NUM >= 170000
 	ptr = GetNamedDSMSegment(name, size, init, &found);
 #else
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);

@@ -117,6 +117,9 @@ pgmc_launch_worker(TimestampTz deadline)
 	{
 		if (state == PGMC_WORKER_NONE)
 			handle = register_worker();
+
+		/* the worker may be one of another layout, and never turn up here */
+		pgmc_registry_check_current();
 		check_started(handle);
 		check_deadline(deadline);
 		ConditionVariableTimedSleep(cv, LOOK_EVERY_MS, wait_event());

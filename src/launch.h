@@ -12,7 +12,7 @@
  * until deadline (0: as long as it takes), interruptibly.
  *
  * Errors: 53300 no worker slot (hint: max_worker_processes); 55P03 deadline;
- * 58000 the worker does not come up.
+ * 58000 the worker does not come up; 55000 it has a library of another layout.
  */
 extern void pgmc_launch_worker(TimestampTz deadline);
 

@@ -1,22 +1,13 @@
 /*
  * options.h
  *		The options of pgmc's foreign servers and user mappings.
- *
- * The table of options is pgmc's own few and whatever the libpq at hand knows,
- * so a new libpq brings its new options with it.
  */
 #ifndef PGMC_OPTIONS_H
 #define PGMC_OPTIONS_H
 
 #include "nodes/pg_list.h"
 
-/* libpq keywords with their values, in libpq's order, each at most once */
-typedef struct PgmcConninfo
-{
-	int			n;
-	const char **keywords;		/* NULL-terminated */
-	const char **values;
-} PgmcConninfo;
+#include "option_table.h"
 
 /* pgmc's own options of a server */
 typedef struct PgmcServerOptions
@@ -29,17 +20,6 @@ typedef struct PgmcServerOptions
 	bool		close_on_error;
 	const char *reset_query;	/* "": none */
 } PgmcServerOptions;
-
-/* Set a keyword; a value of NULL or "" takes it out. */
-extern void pgmc_conninfo_set(PgmcConninfo *info, const char *keyword,
-							  const char *value);
-
-/* its value, or NULL */
-extern const char *pgmc_conninfo_get(const PgmcConninfo *info,
-									 const char *keyword);
-
-/* "host=... port=...", without secrets and what pgmc sets for itself */
-extern char *pgmc_conninfo_describe(const PgmcConninfo *info);
 
 /*
  * Split the options of a server (DefElems, as the catalog has them) into

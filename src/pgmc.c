@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "build.h"
 #include "compat.h"
 #include "hooks.h"
 #include "registry.h"
@@ -98,6 +99,7 @@ define_settings(void)
 void
 _PG_init(void)
 {
+	pgmc_build_init();
 	define_settings();
 	if (process_shared_preload_libraries_in_progress)
 		pgmc_static_preload();

@@ -7,7 +7,8 @@
  * - the commands and rows of counters.h, atomics as well;
  * - a connection's xact_status and commit_xid, atomics that only the worker
  *   writes, the latter while somebody holds the connection;
- * - high_water and attention, which are read without it as hints.
+ * - high_water, attention and worker_outdated, which are read without it as
+ *	 hints.
  *
  * Processes are named by their procno (index in ProcGlobal->allProcs), so a
  * latch can be set whatever has happened to the process meanwhile: latches
@@ -25,6 +26,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "build.h"
 #include "compat.h"
 #include "counters.h"
 #include "registry.h"
@@ -121,6 +123,9 @@ typedef struct Registry
 	PgmcWorkerState worker_state;
 	int			worker_pid;
 	int			worker_procno;
+	uint32		worker_build;	/* of the library that the worker has ... */
+	TimestampTz worker_loaded;	/* ... since then; the worker writes both */
+	bool		worker_outdated;	/* a session has a newer one */
 	int			starter_pid;	/* while STARTING */
 	TimestampTz starting_since;
 	ConditionVariable news;		/* the worker's state, or the end of a
@@ -204,10 +209,14 @@ pgmc_registry_attach_existing(void)
 	return reg != NULL;
 }
 
-bool
-pgmc_registry_current(void)
+void
+pgmc_registry_check_current(void)
 {
-	return pgmc_static_current();
+	if (!pgmc_static_current())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library of pgmc was replaced while this session was using it"),
+				 errhint("Reconnect, so that this session loads the new library.")));
 }
 
 PgmcChannel *
@@ -409,7 +418,8 @@ set_state(Conn *conn, PgmcConnState to)
 	}
 	conn->state = to;
 	conn->state_since = now;
-	if (to == PGMC_CONN_RECOVERING || to == PGMC_CONN_CLOSING)
+	if (to == PGMC_CONN_RECOVERING || to == PGMC_CONN_CLOSING ||
+		(to != PGMC_CONN_HELD && reg->worker_outdated))
 		call_worker();
 	else
 		conn->end = PGMC_END_NONE;
@@ -729,6 +739,24 @@ acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 	return PGMC_QUEUED;
 }
 
+/*
+ * Caller has the lock.  Has the library's file been replaced since the worker
+ * loaded it?  The builds differ; and ours is the newer one if we have loaded
+ * it later, whatever its version.  (A session that was there before goes on
+ * with the old one, with a worker of either.)
+ */
+static void
+compare_libraries(void)
+{
+	if (reg->worker_state == PGMC_WORKER_RUNNING && !reg->worker_outdated &&
+		reg->worker_build != pgmc_build &&
+		reg->worker_loaded < pgmc_build_loaded)
+	{
+		reg->worker_outdated = true;
+		call_worker();
+	}
+}
+
 PgmcAcquireResult
 pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
 {
@@ -742,6 +770,7 @@ pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
 	s->mode = acquire->mode;
 	strlcpy(s->appname, application_name ? application_name : "",
 			sizeof(s->appname));
+	compare_libraries();
 	result = acquire_locked(acquire, grant);
 	unlock();
 	return result;
@@ -1336,6 +1365,9 @@ pgmc_registry_worker_begin(void)
 		reg->worker_state = PGMC_WORKER_RUNNING;
 		reg->worker_pid = MyProcPid;
 		reg->worker_procno = pgmc_procno(MyProc);
+		reg->worker_build = pgmc_build;
+		reg->worker_loaded = pgmc_build_loaded;
+		reg->worker_outdated = false;
 		reg->starter_pid = 0;
 	}
 	unlock();
@@ -1354,6 +1386,7 @@ worker_gone(void)
 	reg->worker_state = PGMC_WORKER_NONE;
 	reg->worker_pid = 0;
 	reg->worker_procno = NOBODY;
+	reg->worker_outdated = false;
 }
 
 bool
@@ -1374,6 +1407,44 @@ pgmc_registry_worker_end_if_unused(void)
 		ConditionVariableBroadcast(&reg->news);
 	}
 	return unused;
+}
+
+bool
+pgmc_registry_worker_outdated(void)
+{
+	return *(volatile bool *) &reg->worker_outdated;
+}
+
+bool
+pgmc_registry_worker_end_if_idle(void)
+{
+	bool		idle;
+
+	lock(LW_EXCLUSIVE);
+	idle = reg->worker_pid == MyProcPid;
+	for (int i = 0; i < reg->high_water; i++)
+		if (reg->conns[i].state != PGMC_CONN_FREE &&
+			reg->conns[i].state != PGMC_CONN_IDLE)
+			idle = false;
+	for (int i = reg->high_water - 1; idle && i >= 0; i--)
+	{
+		Conn	   *conn = &reg->conns[i];
+
+		if (conn->state == PGMC_CONN_FREE)
+			continue;
+		forget_backend(conn);
+		set_state(conn, PGMC_CONN_FREE);
+		leave_pool(conn);
+	}
+	if (idle)
+		worker_gone();
+	unlock();
+	if (idle)
+	{
+		pgmc_static_worker_gone(MyProcPid);
+		ConditionVariableBroadcast(&reg->news);
+	}
+	return idle;
 }
 
 /* caller has the lock */

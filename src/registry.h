@@ -220,8 +220,12 @@ extern void pgmc_registry_attach(void);
 /* The same, unless nobody has made it yet; then there is nothing in it: false. */
 extern bool pgmc_registry_attach_existing(void);
 
-/* Is it still the one that new sessions use?  See pgmc_static_current. */
-extern bool pgmc_registry_current(void);
+/*
+ * Is it still the one that new sessions use?  See pgmc_static_current.
+ *
+ * Errors: 55000 a library of another layout has taken over (hint: reconnect).
+ */
+extern void pgmc_registry_check_current(void);
 
 extern PgmcChannel *pgmc_registry_channel(int slot);
 
@@ -254,7 +258,10 @@ extern void pgmc_registry_wake_worker(void);
 /* This session's number, given at first use; never the same twice. */
 extern uint64 pgmc_registry_session(void);
 
-/* Take a connection of the key, queue for one, or say why not. */
+/*
+ * Take a connection of the key, queue for one, or say why not.  Tells the
+ * worker if this process has a newer library than it.
+ */
 extern PgmcAcquireResult pgmc_registry_acquire(const PgmcAcquire *acquire,
 											   PgmcGrant *grant);
 
@@ -372,6 +379,14 @@ extern bool pgmc_registry_worker_begin(void);
 
 /* Nothing is in use any more: the worker is gone for everybody. */
 extern bool pgmc_registry_worker_end_if_unused(void);
+
+/*
+ * Has any session loaded a newer library than the worker?  A hint, without the
+ * lock.  Such a worker ends when nothing is held, recovering or closing: true,
+ * and it is gone for everybody; the connections that it has are nobody's.
+ */
+extern bool pgmc_registry_worker_outdated(void);
+extern bool pgmc_registry_worker_end_if_idle(void);
 
 /* The worker dies: tell every holder and waiter, free what has no holder. */
 extern void pgmc_registry_worker_exit(const char *why);

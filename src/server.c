@@ -23,7 +23,6 @@
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
-#include "commands/dbcommands.h"
 #include "common/hashfn.h"
 #include "common/ip.h"
 #include "foreign/foreign.h"

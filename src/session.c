@@ -646,11 +646,7 @@ static void
 check_registry(void)
 {
 	pgmc_registry_attach();
-	if (!pgmc_registry_current())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the library of pgmc was replaced while this session was using it"),
-				 errhint("Reconnect, so that this session loads the new library.")));
+	pgmc_registry_check_current();
 	if (!exit_registered)
 		before_shmem_exit(at_exit, (Datum) 0);
 	exit_registered = true;

@@ -7,7 +7,6 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"

@@ -44,7 +44,7 @@ init_area(void *ptr)
 	Area	   *a = ptr;
 
 	a->layout = 0;
-	a->tranche = LWLockNewTrancheId();
+	a->tranche = pgmc_new_tranche(AREA_NAME);
 	a->handle = DSM_HANDLE_INVALID;
 	a->worker_pid = 0;
 	LWLockInitialize(&a->lock, a->tranche);
@@ -80,7 +80,7 @@ attach_area(void)
 
 	if (a->magic != AREA_MAGIC)
 		elog(ERROR, "shared memory area \"%s\" is not pgmc's", AREA_NAME);
-	LWLockRegisterTranche(a->tranche, "pgmc");
+	pgmc_register_tranche(a->tranche, AREA_NAME);
 	area = a;
 }
 

@@ -23,7 +23,7 @@ static bool composite_ok(Oid type, bool own_database);
  * else in another session.
  */
 static bool
-is_one_way(const Form_pg_type form, Oid type)
+is_one_way(Form_pg_type form, Oid type)
 {
 	switch (type)
 	{
@@ -40,7 +40,7 @@ is_one_way(const Form_pg_type form, Oid type)
 }
 
 static bool
-form_ok(const Form_pg_type form, Oid type, bool own_database)
+form_ok(Form_pg_type form, Oid type, bool own_database)
 {
 	if (!form->typisdefined || !OidIsValid(form->typsend) ||
 		!OidIsValid(form->typreceive) || is_one_way(form, type))

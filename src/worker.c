@@ -1247,7 +1247,7 @@ set_up(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, PG_SIG_IGN);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	loop_context = AllocSetContextCreate(TopMemoryContext, "pgmc worker loop",
@@ -1473,6 +1473,26 @@ wind_clock(Clock *clock, TimestampTz now, bool ticked)
 	}
 }
 
+/*
+ * The library was replaced, and some session has the new one already: make room
+ * for a worker that has it, too.  Nobody shall lose a hold for that.
+ */
+static void
+leave_if_outdated(void)
+{
+	static bool told = false;
+
+	if (!pgmc_registry_worker_outdated())
+		return;
+	if (!told)
+		ereport(LOG,
+				(errmsg("library of pgmc was replaced"),
+				 errdetail("The pgmc worker ends as soon as no connection is held, and the next session that needs one starts a new worker.")));
+	told = true;
+	if (pgmc_registry_worker_end_if_idle())
+		proc_exit(0);
+}
+
 void
 pgmc_worker_main(Datum arg)
 {
@@ -1500,6 +1520,7 @@ pgmc_worker_main(Datum arg)
 		if (due)
 			tick(now);
 		worked = serve_all(due, now);
+		leave_if_outdated();
 		wind_clock(&clock, now, due);
 		update_wait_set();
 		if (worked && spin_or_look(&last_look, wait_event))

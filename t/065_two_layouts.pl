@@ -7,7 +7,6 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-use File::Copy;
 use PgmcTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -15,38 +14,17 @@ use Test::More;
 
 # ---- two builds ----
 
-my $top = "$FindBin::RealBin/..";
-my $build = PostgreSQL::Test::Utils::tempdir();
 my $libdir = `pg_config --pkglibdir`;
 chomp $libdir;
-plan skip_all => 'needs make and the sources'
-  if !-e "$top/src/worker.c" || system_log('make', '--version') != 0;
-
-mkdir "$build/src";
-copy($_, "$build/src") for glob("$top/src/*");
-copy("$top/$_", $build) for 'Makefile', 'pgmc.control';
-{
-	# this make is none of the one that runs us
-	delete local @ENV{qw(MAKEFLAGS MAKELEVEL MFLAGS)};
-	is(system_log('make', '-s', '-j2', '-C', $build, 'PG_CONFIG=pg_config', 'with_llvm=no',
-			'COPT=-O0 -DPGMC_LAYOUT=1000', 'pgmc.so'),
-		0, 'a build with another layout') || BAIL_OUT('no second build');
-}
+my %library = (old => "$libdir/pgmc.so", new => build_library(flags => '-DPGMC_LAYOUT=1000'));
 
 # ---- a server whose library can be replaced ----
 
 my $lib = PostgreSQL::Test::Utils::tempdir();
-my %library = (old => "$libdir/pgmc.so", new => "$build/pgmc.so");
 
-# As a package manager does it: those who have the old file go on with it
 sub install
 {
-	my ($which) = @_;
-
-	copy($library{$which}, "$lib/pgmc.so.new") || die "no $which library: $!";
-	chmod 0755, "$lib/pgmc.so.new";
-	rename("$lib/pgmc.so.new", "$lib/pgmc.so") || die $!;
-	return;
+	return replace_library($library{ $_[0] }, $lib);
 }
 
 install('old');
@@ -133,6 +111,23 @@ $admin = session($node);
 is_clean($admin, 'in the end');
 
 $_->quit for $admin, $new, $next;
+
+# ---- an old session that needs a worker ----
+
+install('old');
+$node->restart;
+my $late_starter = session($node);
+is_free($late_starter, 'the old library once more');
+$late_starter->value('SELECT pgmc.stop_worker()');
+install('new');
+my $since = time;
+is_state($late_starter, 'SELECT pgmc.acquire()', '55000', 'the worker that an old session starts has the new library');
+like($late_starter->{err}, qr/library of pgmc was replaced.*HINT:  Reconnect/s, 'the session is told to reconnect');
+cmp_ok(time - $since, '<', 15, 'at once');
+$late_starter->quit;
+$new = session($node);
+is_free($new, 'a new session');
+$new->quit;
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 

@@ -9,6 +9,8 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Copy;
+use FindBin;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -17,7 +19,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   start_server session wait_for is_waiting holds_up sqlstate is_state is_clean is_free
-  worker_pid loopback_pid stand_still cpu_seconds proc_kb);
+  worker_pid loopback_pid stand_still cpu_seconds proc_kb build_library replace_library);
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
@@ -165,6 +167,44 @@ sub loopback_pid
 	return $session->value(
 		"SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
 			AND backend_type = 'client backend' ORDER BY backend_start LIMIT 1");
+}
+
+# ---- other libraries ----
+
+# Another build of the library, from the same sources; the file's name. Options: flags => of the
+# compiler, changed => 1 (a source differs). Skips the test program where it can't be built.
+sub build_library
+{
+	my (%opt) = @_;
+	my $top = "$FindBin::RealBin/..";
+	my $build = PostgreSQL::Test::Utils::tempdir();
+	my $flags = $opt{flags} || '';
+
+	plan(skip_all => 'needs make and the sources')
+	  if !-e "$top/src/worker.c" || system_log('make', '--version') != 0;
+	mkdir "$build/src";
+	copy($_, "$build/src") for glob("$top/src/*");
+	copy("$top/$_", $build) for 'Makefile', 'pgmc.control';
+	append_to_file("$build/src/pgmc.c", "/* changed */\n") if $opt{changed};
+
+	# this make is none of the one that runs us
+	delete local @ENV{qw(MAKEFLAGS MAKELEVEL MFLAGS)};
+	system_log('make', '-s', '-j2', '-C', $build, 'PG_CONFIG=pg_config', 'with_llvm=no',
+		"COPT=-O0 $flags", 'pgmc.so') == 0
+	  || BAIL_OUT('no second build');
+	return "$build/pgmc.so";
+}
+
+# Put a library where a server loads it from, as a package manager does it: those who have the old
+# file go on with it.
+sub replace_library
+{
+	my ($library, $dir) = @_;
+
+	copy($library, "$dir/pgmc.so.new") || die "no library $library: $!";
+	chmod 0755, "$dir/pgmc.so.new";
+	rename("$dir/pgmc.so.new", "$dir/pgmc.so") || die $!;
+	return;
 }
 
 # ---- /proc ----

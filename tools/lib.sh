@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What tools/test, tools/demo, bench/run and .ci/run have in common. To be sourced in the top directory.
+# What the scripts in tools/, bench/run and .ci/run have in common. To be sourced in the top directory.
 #
 # Everything that is built or run goes into one temporary directory, $work, owned by an
 # unprivileged user (the server refuses to run as root), and is removed with it at the end:
@@ -270,6 +270,27 @@ sanitize_server() {
 # make TARGET ... in $work/source, with the private installation
 make_source() {
 	run make -s -C "$work/source" PG_CONFIG="$bin/pg_config" "$@"
+}
+
+# ---- the tests, as a part of something ----
+
+# Runs tools/test with these arguments and adds what it counted to $passed and $failed. Its output
+# is shown, but not its last line, which is the caller's to say.
+counted_tests() {
+	: >"$work/tests"
+	sh tools/test "$@" >"$work/tests" 2>&1 </dev/null &
+	running=$!
+	tail -n +1 -f --pid="$running" "$work/tests" | sed '/^[0-9]* passed, [0-9]* failed$/d'
+	wait "$running" || true
+	running=
+	counts=$(tail -1 "$work/tests")
+	case $counts in
+		*' passed, '*' failed') ;;
+		*) counts='0 passed, 1 failed' ;;
+	esac
+	passed=$((passed + ${counts%% passed*}))
+	counts=${counts#* passed, }
+	failed=$((failed + ${counts%% failed}))
 }
 
 # ---- the cluster ----
