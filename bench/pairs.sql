@@ -1,5 +1,6 @@
--- What bench/run measures. Each pair is a function pgmc_NAME and a function other_NAME, which do
--- the same work n times in a loop; the table pair says how often, and what it is.
+-- What bench/run compares: the table pair. Here is what one session measures: a function pgmc_NAME
+-- and a function other_NAME do the same work n times in a loop. sessions.sql adds what many
+-- sessions measure.
 
 CREATE EXTENSION pgmc;
 CREATE EXTENSION dblink;
@@ -10,20 +11,25 @@ CREATE TABLE big AS
 	FROM generate_series(1, :rows) AS n;
 VACUUM (ANALYZE) big;
 
--- with what dblink connects: to this server and database, as the same role
-CREATE FUNCTION loopback() RETURNS text LANGUAGE sql AS $$
-	SELECT format('host=%s port=%s dbname=%s user=%s',
+-- with what dblink connects: to this server and database, as the same role; and by way of pgbouncer
+CREATE FUNCTION conninfo(port text) RETURNS text LANGUAGE sql AS $$
+	SELECT format('host=%s port=%s dbname=%s user=%s application_name=dblink',
 		split_part(current_setting('unix_socket_directories'), ',', 1),
-		current_setting('port'), current_database(), current_user)
+		port, current_database(), current_user)
 $$;
+CREATE FUNCTION loopback() RETURNS text LANGUAGE sql AS 'SELECT conninfo(current_setting(''port''))';
+CREATE FUNCTION bouncer() RETURNS text LANGUAGE sql AS 'SELECT conninfo(current_setting(''bench.bouncer_port''))';
 
 CREATE TABLE pair (
 	place serial,
 	name text PRIMARY KEY,
 	work text,
 	other text,
-	calls int,							-- in a round
-	needs text DEFAULT 'dblink');		-- the extension
+	calls int,							-- in a round; null: the shell scripts measure it
+	needs text DEFAULT 'dblink',		-- the extension
+	unit text DEFAULT 'us',				-- of both figures
+	sense text DEFAULT '<=',			-- of the target; null: there is none
+	target text);						-- of pgmc's figure divided by the other's
 
 INSERT INTO pair (name, work, other, calls) VALUES
 	('held', 'held "select 1", in a transaction', 'dblink, connection kept', 5000),
@@ -32,14 +38,14 @@ INSERT INTO pair (name, work, other, calls) VALUES
 	('many', 'insert, a row of execute_many', 'dblink_exec, connection kept', 20000),
 	('connect', 'autonomous insert', 'dblink_exec, connecting per call', 200),
 	('lock', 'acquire, release', 'pg_advisory_lock, unlock', 100000),
-	('rows', 'large result (bigint, text, timestamptz)', 'dblink, connection kept', 1);
+	('rows', :rows || ' rows of (bigint, text, timestamptz)', 'dblink, connection kept', 1);
 INSERT INTO pair (name, work, other, calls, needs) VALUES
 	('background', 'autonomous insert', 'pg_background launch, result', 200, 'pg_background');
 
 CREATE TABLE measurement (
 	name text,
 	round int,
-	ours float8,						-- microseconds per call
+	ours float8,						-- in the pair's unit: microseconds per call, ...
 	other float8);
 
 -- ---- one statement after the other in one transaction over there ----
@@ -130,6 +136,19 @@ BEGIN
 END
 $$;
 
+-- through pgbouncer, where bench/run says that it is there: for it, logging in is cheap
+CREATE FUNCTION pgmc_bouncer(n int) RETURNS void LANGUAGE sql AS 'SELECT pgmc_insert(n)';
+
+CREATE FUNCTION other_bouncer(n int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	conninfo text := bouncer();
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM dblink_exec(conninfo, 'INSERT INTO journal (who, what) VALUES (''bench'', ''a line of the log'')');
+	END LOOP;
+END
+$$;
+
 CREATE FUNCTION pgmc_background(n int) RETURNS void LANGUAGE sql AS 'SELECT pgmc_insert(n)';
 
 CREATE FUNCTION other_background(n int) RETURNS void LANGUAGE plpgsql AS $$
@@ -209,12 +228,4 @@ BEGIN
 		COMMIT;
 	END LOOP;
 END
-$$;
-
--- as people read it
-CREATE FUNCTION readable(microseconds float8) RETURNS text LANGUAGE sql AS $$
-	SELECT CASE WHEN microseconds < 10 THEN to_char(microseconds, 'FM90.00') || ' us'
-		WHEN microseconds < 1000 THEN to_char(microseconds, 'FM9990.0') || ' us'
-		WHEN microseconds < 100000 THEN to_char(microseconds / 1e3, 'FM9990.00') || ' ms'
-		ELSE to_char(microseconds / 1e3, 'FM9999990') || ' ms' END
 $$;

@@ -12,8 +12,10 @@
 # nothing but the installation of missing packages.
 
 work=
+work_in=
 sockets=
 running=
+beside= # what else runs in the background, to be ended with us
 apt_undo=
 last_words=
 limit=${PGMC_TEST_LIMIT:-300}
@@ -167,9 +169,9 @@ find_postgres() {
 
 # ---- the temporary directory ----
 
-# Makes $work, and sets the user who owns it. as_user runs a command as that user and in that
-# directory; it replaces the shell, so call it in a subshell. (setpriv rather than runuser or
-# sudo: it leaves no process in between, so signals arrive.)
+# Makes $work, in directory $work_in where set, and sets the user who owns it. as_user runs a command
+# as that user and in that directory; it replaces the shell, so call it in a subshell. (setpriv
+# rather than runuser or sudo: it leaves no process in between, so signals arrive.)
 make_work() {
 	user=$(id -un)
 	if [ "$user" = root ]; then
@@ -177,7 +179,7 @@ make_work() {
 		user=postgres
 		id postgres >/dev/null 2>&1 || user=nobody
 	fi
-	work=$(mktemp -d "${TMPDIR:-/tmp}/pgmc.XXXXXX")
+	work=$(mktemp -d "${work_in:-${TMPDIR:-/tmp}}/pgmc.XXXXXX")
 	work=$(cd "$work" && pwd -P)
 	sockets=$(mktemp -d /tmp/pgmc.XXXXXX)
 	chmod 755 "$work"
@@ -296,9 +298,12 @@ counted_tests() {
 # ---- the cluster ----
 
 # Starts the cluster $work/data with the settings that most servers have, but for speed, and the
-# superuser $1. Sets PGHOST, PGPORT and PGUSER for it.
+# superuser $1; each further argument is a line of its configuration. Sets PGHOST, PGPORT and
+# PGUSER for it.
 start_cluster() {
-	do_as_user "$bin/initdb" -D "$work/data" -U "$1" -A trust -E UTF8 --locale=C -N \
+	superuser=$1
+	shift
+	do_as_user "$bin/initdb" -D "$work/data" -U "$superuser" -A trust -E UTF8 --locale=C -N \
 		>"$work/initdb.log" 2>&1 || { cat "$work/initdb.log"; die "initdb failed"; }
 	do_as_user sh -c "cat >>'$work/data/postgresql.conf'" <<-END
 		listen_addresses = '127.0.0.1'
@@ -306,6 +311,7 @@ start_cluster() {
 		log_line_prefix = '%m [%p] %q%u@%d/%a '
 		fsync = off
 		full_page_writes = off
+		$(printf '%s\n' "$@")
 	END
 	port=$((40000 + $$ % 20000))
 	until do_as_user "$bin/pg_ctl" -D "$work/data" -l "$work/server.log" -o "-p $port" -w -s start \
@@ -318,7 +324,7 @@ start_cluster() {
 		do_as_user rm -f "$work/server.log"
 		port=$((port + 7))
 	done
-	export PGHOST="$sockets" PGPORT="$port" PGUSER="$1"
+	export PGHOST="$sockets" PGPORT="$port" PGUSER="$superuser"
 }
 
 # Stops the cluster as pg_ctl's mode $1 does; fails where it doesn't stop in time
@@ -340,6 +346,9 @@ clean_up() {
 		kill "$running" 2>/dev/null || true
 		wait "$running" 2>/dev/null || true
 	fi
+	for child in $beside; do
+		kill "$child" 2>/dev/null || true
+	done
 	undo_keep_clusters_still
 	if [ -n "$work" ]; then
 		find "$work" -name postmaster.pid | while read -r file; do
