@@ -4,6 +4,7 @@
 #   make PG_CONFIG=/path/to/pg_config ...    for another PostgreSQL
 #   make WERROR=1                            more warnings, all of them errors
 #   make check-unit                          the tests that need no server
+#   make dist                                pgmc-1.0.tar.gz, and pgmc-1.0.0.zip for PGXN
 #
 # installcheck uses the server that PGHOST, PGPORT, PGUSER and so on name, and databases of
 # its own there (contrib_regression, isolation_regression).
@@ -101,6 +102,20 @@ $(OBJS) $(OBJS:.o=.bc): $(headers)
 sources := $(sort $(wildcard $(here)src/*.[ch]))
 src/build.o src/build.bc: $(sources)
 src/build.o src/build.bc: override CPPFLAGS += -DPGMC_BUILD=$(firstword $(shell cat $(sources) | cksum))u
+
+# What git has at HEAD, as PGXN wants it, too: a zip whose version has three parts
+version = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(here)$(EXTENSION).control)
+pgxn_version = $(shell sed -n 's/^   "version": *"\(.*\)",/\1/p' $(here)META.json)
+
+.PHONY: dist
+dist:
+	@if top=$$(git -C '$(here)' rev-parse --show-cdup) && test -z "$$top"; then :; \
+	else echo 'make dist: not the top of a git checkout: $(abspath $(here))' >&2; exit 1; fi
+	@git -C '$(here)' diff --quiet HEAD -- || echo 'make dist: what is not committed is left out'
+	git -C '$(here)' archive --prefix=$(EXTENSION)-$(version)/ \
+		-o '$(CURDIR)/$(EXTENSION)-$(version).tar.gz' HEAD
+	git -C '$(here)' archive --prefix=$(EXTENSION)-$(pgxn_version)/ \
+		-o '$(CURDIR)/$(EXTENSION)-$(pgxn_version).zip' HEAD
 
 .PHONY: check-unit
 check-unit: $(unit_programs)
