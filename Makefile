@@ -37,6 +37,7 @@ OBJS = \
 
 EXTENSION = pgmc
 DATA = src/pgmc--1.0.sql
+DOCS = doc/pgmc.md
 
 # What each server-free test t/unit/NAME_test.c is compiled together with
 UNIT_wire = src/wire.c
@@ -88,6 +89,12 @@ include $(PGXS)
 headers := $(wildcard $(here)src/*.h)
 
 $(OBJS) $(OBJS:.o=.bc): $(headers)
+
+# PGXS installs DOCS without its directory, but would uninstall it with that
+.PHONY: uninstall-manual
+uninstall: uninstall-manual
+uninstall-manual:
+	rm -f $(addprefix '$(DESTDIR)$(docdir)/$(docmoduledir)'/, $(notdir $(DOCS)))
 
 .PHONY: check-unit
 check-unit: $(unit_programs)
