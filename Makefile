@@ -13,10 +13,12 @@ PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
 	src/channel.o \
 	src/command.o \
+	src/counters.o \
 	src/cycle.o \
 	src/deadlock.o \
 	src/hooks.o \
 	src/launch.o \
+	src/log.o \
 	src/netcancel.o \
 	src/options.o \
 	src/params.o \

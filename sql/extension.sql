@@ -11,15 +11,17 @@ SELECT extversion IS NOT NULL AS has_version, extrelocatable, nspname
 -- what one can call
 SELECT p.oid::regprocedure AS function, pg_get_function_result(p.oid) AS result
 	FROM pg_proc p WHERE pronamespace = 'pgmc'::regnamespace
-		AND proname NOT IN ('fdw_validator', 'get_connections')
+		AND proname NOT IN ('fdw_validator', 'get_connections', 'get_stat_connections')
 	ORDER BY p.oid::regprocedure::text COLLATE "C";
 SELECT attname, atttypid::regtype FROM pg_attribute
 	WHERE attrelid = 'pgmc.connections'::regclass AND attnum > 0 ORDER BY attnum;
+SELECT attname, atttypid::regtype FROM pg_attribute
+	WHERE attrelid = 'pgmc.stat_connections'::regclass AND attnum > 0 ORDER BY attnum;
 
 -- none of them may be moved to a parallel worker or called once for many
 SELECT p.oid::regprocedure AS wrong FROM pg_proc p
 	WHERE pronamespace = 'pgmc'::regnamespace AND prokind = 'f'
-		AND proname NOT IN ('fdw_validator', 'get_connections')
+		AND proname NOT IN ('fdw_validator', 'get_connections', 'get_stat_connections')
 		AND (provolatile <> 'v' OR proparallel <> 'u');
 
 -- The first call of a session loads the library. The words "server" and "timeout" are the names
@@ -33,6 +35,7 @@ SELECT pgmc.release(server => 'pgmc_loopback', close => false);
 CREATE ROLE regress_pgmc_role;
 SELECT has_schema_privilege('regress_pgmc_role', 'pgmc', 'USAGE') AS schema,
 	has_table_privilege('regress_pgmc_role', 'pgmc.connections', 'SELECT') AS view,
+	has_table_privilege('regress_pgmc_role', 'pgmc.stat_connections', 'SELECT') AS stat_view,
 	has_server_privilege('regress_pgmc_role', 'pgmc_loopback', 'USAGE') AS server;
 SELECT p.oid::regprocedure AS not_for_all FROM pg_proc p
 	WHERE pronamespace = 'pgmc'::regnamespace

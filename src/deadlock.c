@@ -357,7 +357,10 @@ look(PgmcWait *wait)
 	if (length > 0 && still == members &&
 		same_waits(first, first_path, second, second_path, members) &&
 		is_youngest(second, second_path, members, wait->since))
+	{
+		pgmc_registry_count(wait->key, PGMC_COUNT_DEADLOCKS);
 		raise_deadlock(second, second_path, length);
+	}
 }
 
 static void

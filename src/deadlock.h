@@ -8,9 +8,12 @@
 
 #include "datatype/timestamp.h"
 
-/* When a wait shall be looked at; zero-initialized at its beginning. */
+#include "registry.h"
+
+/* A wait, and when it shall be looked at; all but the key begins as zero. */
 typedef struct PgmcWait
 {
+	const PgmcKey *key;			/* of the server that is waited for */
 	TimestampTz since;
 	TimestampTz next_check;
 } PgmcWait;

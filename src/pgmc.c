@@ -31,6 +31,22 @@ int			pgmc_log_waits = -1;
 int			pgmc_spin_time = 50;
 int			pgmc_max_connections = 32;
 int			pgmc_worker_linger = 60000;
+int			pgmc_log_level = LOG;
+
+/* all levels that only say something */
+static const struct config_enum_entry log_levels[] = {
+	{"debug5", DEBUG5, false},
+	{"debug4", DEBUG4, false},
+	{"debug3", DEBUG3, false},
+	{"debug2", DEBUG2, false},
+	{"debug1", DEBUG1, false},
+	{"debug", DEBUG2, true},
+	{"info", INFO, false},
+	{"notice", NOTICE, false},
+	{"warning", WARNING, false},
+	{"log", LOG, false},
+	{NULL, 0, false}
+};
 
 extern PGDLLEXPORT void _PG_init(void);
 
@@ -71,6 +87,11 @@ define_settings(void)
 							"Time that the worker stays after its last connection was closed.",
 							NULL, &pgmc_worker_linger, 60000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pgmc.log_level",
+							 "Message level at which the worker logs what it does by itself.",
+							 "Lost connections, rollbacks and revoked holds, say, with their reasons.",
+							 &pgmc_log_level, LOG, log_levels,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("pgmc");
 }
 

@@ -4,6 +4,7 @@
  *
  * Everything in the segment is guarded by the registry's lock, except for
  * - channels, which have locks of their own;
+ * - the commands and rows of counters.h, atomics as well;
  * - a connection's xact_status, an atomic that only the worker writes;
  * - high_water and attention, which are read without it as hints.
  *
@@ -24,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "counters.h"
 #include "registry.h"
 #include "static_area.h"
 
@@ -44,6 +46,13 @@ typedef struct Conn
 	TimestampTz hold_start;
 	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
 	int			idle_hold_timeout;	/* the same, while nothing is run */
+	bool		own_xacts;		/* the hold leaves no transaction of its own
+								 * open: it is of one call */
+	PgmcEnd		end;			/* how the latest hold has ended, while the
+								 * worker brings that to order */
+	int			ended_pid;		/* whose it was */
+	bool		ended_in_xact;	/* a transaction was open */
+	PgmcCloseReason close_reason;	/* where CLOSING */
 	uint64		last_session;	/* that held it last; 0: none, or it has ended */
 	TimestampTz state_since;
 	bool		open;			/* the worker has a PGconn here */
@@ -65,6 +74,8 @@ typedef struct Conn
 typedef struct Pool
 {
 	int			nconns;			/* 0: this pool is free */
+	int			tally;			/* where it counts; the worker reads it
+								 * without the lock, see counters.c */
 	int			size;			/* these options as of the last acquire */
 	int			hold_timeout;
 	int			idle_hold_timeout;
@@ -84,6 +95,8 @@ typedef struct Session
 	char		appname[NAMEDATALEN];
 	TimestampTz waits_since;	/* a wait of pgmc's that was told, or 0 */
 	uint64		queue_number;	/* of the latest queueing */
+	TimestampTz queued_since;	/* the same */
+	PgmcAcquireMode mode;		/* of the latest acquire */
 	int			pool;			/* queued for it, or NOBODY */
 	int			next;			/* neighbours in its queue */
 	int			prev;
@@ -111,6 +124,7 @@ typedef struct Registry
 								 * recovery */
 	Conn		conns[PGMC_MAX_CONNECTIONS];
 	Pool		pools[PGMC_MAX_CONNECTIONS];
+	PgmcCounters counters;
 	Session		sessions[FLEXIBLE_ARRAY_MEMBER];
 } Registry;
 
@@ -162,6 +176,7 @@ init_registry(void *segment, Size size, int tranche)
 	r->worker_state = PGMC_WORKER_NONE;
 	r->worker_procno = NOBODY;
 	ConditionVariableInit(&r->news);
+	pgmc_counters_init(&r->counters);
 	for (int i = 0; i < PGMC_MAX_CONNECTIONS; i++)
 	{
 		pg_atomic_init_u32(&r->conns[i].xact_status, PGMC_XACT_CLOSED);
@@ -234,6 +249,16 @@ pgmc_same_key(const PgmcKey *a, const PgmcKey *b)
 		strncmp(NameStr(a->login), NameStr(b->login), NAMEDATALEN) == 0;
 }
 
+bool
+pgmc_key_matches(const PgmcKey *key, Oid dbid, Oid serverid, Oid umid,
+				 const char *login)
+{
+	return (!OidIsValid(dbid) || key->dbid == dbid) &&
+		(!OidIsValid(serverid) || key->serverid == serverid) &&
+		(!OidIsValid(umid) || key->umid == umid) &&
+		(login == NULL || strcmp(NameStr(key->login), login) == 0);
+}
+
 static int
 find_pool(const PgmcKey *key)
 {
@@ -264,6 +289,8 @@ make_pool(const PgmcAcquire *acquire)
 		memset(pool, 0, sizeof(*pool));
 		pool->key = acquire->key;
 		pool->srvname = acquire->srvname;
+		pool->tally = pgmc_counters_begin(&reg->counters, &acquire->key,
+										  &acquire->srvname);
 		set_options(pool, acquire);
 		pool->head = pool->tail = NOBODY;
 		if (i >= reg->high_water)
@@ -280,6 +307,7 @@ enqueue(Pool *pool, int procno)
 
 	s->pool = pool - reg->pools;
 	s->queue_number = ++reg->last_epoch;
+	s->queued_since = GetCurrentTimestamp();
 	s->waits_since = 0;
 	s->result = PGMC_QUEUED;
 	s->next = NOBODY;
@@ -290,6 +318,7 @@ enqueue(Pool *pool, int procno)
 		reg->sessions[pool->tail].next = procno;
 	pool->tail = procno;
 	pool->nwaiters++;
+	pgmc_counters_count(&reg->counters, pool->tally, PGMC_COUNT_WAITS);
 }
 
 static void
@@ -308,6 +337,8 @@ dequeue(int procno)
 		reg->sessions[s->next].prev = s->prev;
 	pool->nwaiters--;
 	s->pool = NOBODY;
+	pgmc_counters_waited(&reg->counters, pool->tally, s->queued_since,
+						 GetCurrentTimestamp());
 }
 
 /* Everybody in the queue is told the same. */
@@ -349,11 +380,21 @@ change_allowed(PgmcConnState from, PgmcConnState to)
 }
 #endif
 
+static int
+tally_of(const Conn *conn)
+{
+	return reg->pools[conn->pool].tally;
+}
+
 /* The one function that changes a connection's state. */
 static void
 set_state(Conn *conn, PgmcConnState to)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	Assert(change_allowed(conn->state, to));
+	if (conn->state == PGMC_CONN_HELD)
+		pgmc_counters_held(&reg->counters, tally_of(conn), conn->hold_start, now);
 	if (to != PGMC_CONN_HELD)
 	{
 		conn->epoch = 0;
@@ -363,9 +404,18 @@ set_state(Conn *conn, PgmcConnState to)
 		pgmc_channel_give(&conn->channel, 0);
 	}
 	conn->state = to;
-	conn->state_since = GetCurrentTimestamp();
+	conn->state_since = now;
 	if (to == PGMC_CONN_RECOVERING || to == PGMC_CONN_CLOSING)
 		call_worker();
+	else
+		conn->end = PGMC_END_NONE;
+}
+
+static void
+close_conn(Conn *conn, PgmcCloseReason why)
+{
+	conn->close_reason = why;
+	set_state(conn, PGMC_CONN_CLOSING);
 }
 
 static void
@@ -378,6 +428,8 @@ hold(Conn *conn, int procno)
 	conn->holder = procno;
 	conn->hold_start = conn->state_since;
 	conn->last_session = s->id;
+	conn->own_xacts = s->mode == PGMC_ACQUIRE_EXTRA;
+	pgmc_counters_count(&reg->counters, tally_of(conn), PGMC_COUNT_ACQUIRES);
 	conn->hold_timeout = reg->pools[conn->pool].hold_timeout;
 	conn->idle_hold_timeout = reg->pools[conn->pool].idle_hold_timeout;
 	if (conn->hold_timeout > 0 || conn->idle_hold_timeout > 0)
@@ -403,6 +455,8 @@ leave_pool(Conn *conn)
 
 	Assert(pool->nconns > 1 || pool->nwaiters == 0);
 	pool->nconns--;
+	if (pool->nconns == 0)
+		pgmc_counters_end(&reg->counters, pool->tally);
 	while (reg->high_water > 0 &&
 		   reg->conns[reg->high_water - 1].state == PGMC_CONN_FREE &&
 		   reg->pools[reg->high_water - 1].nconns == 0)
@@ -435,7 +489,7 @@ pass_on(Conn *conn)
 	if (pool->nconns > pool->size && count_busy(conn->pool) > pool->size)
 	{
 		if (conn->open)
-			set_state(conn, PGMC_CONN_CLOSING);
+			close_conn(conn, PGMC_CLOSE_POOL_SIZE);
 		else
 		{
 			set_state(conn, PGMC_CONN_FREE);
@@ -680,6 +734,7 @@ pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
 	(void) pgmc_registry_session();
 	lock(LW_EXCLUSIVE);
 	s->userid = userid;
+	s->mode = acquire->mode;
 	strlcpy(s->appname, application_name ? application_name : "",
 			sizeof(s->appname));
 	result = acquire_locked(acquire, grant);
@@ -900,6 +955,37 @@ expired(const Conn *conn)
 		GetCurrentTimestamp() >= conn->expires_at;
 }
 
+static void
+close_expired(Conn *conn)
+{
+	close_conn(conn, conn->expires_at == LONG_AGO ? PGMC_CLOSE_DROPPED :
+			   conn->expires_at <= conn->backend_start ? PGMC_CLOSE_BLOATED :
+			   PGMC_CLOSE_LIFETIME);
+}
+
+/* Caller has the lock: a hold ends.  What was lost with a connection isn't rolled back. */
+static void
+note_end(Conn *conn, PgmcEnd why, bool in_xact)
+{
+	in_xact = in_xact && conn->open;
+	conn->end = why;
+	conn->ended_pid = reg->sessions[conn->holder].pid;
+	conn->ended_in_xact = in_xact;
+	if (in_xact)
+		pgmc_counters_count(&reg->counters, tally_of(conn),
+							why == PGMC_END_RELEASE ? PGMC_COUNT_DIRTY_RELEASES :
+							PGMC_COUNT_FORCED_ROLLBACKS);
+}
+
+/* The same for one whose holder can't say whether a transaction is open. */
+static void
+note_end_from_outside(Conn *conn, PgmcEnd why)
+{
+	uint32		xact = pg_atomic_read_u32(&conn->xact_status);
+
+	note_end(conn, why, !conn->own_xacts && xact != PGMC_XACT_IDLE);
+}
+
 /*
  * Caller has the lock.  A connection whose loopback session holds others isn't
  * clean, whatever its holder thinks: the worker makes it release them first.
@@ -910,18 +996,19 @@ release_locked(Conn *conn, PgmcRelease how)
 	if (!conn->open && !conn->opening)
 		release_closed(conn);
 	else if (how == PGMC_RELEASE_CLEAN && expired(conn))
-		set_state(conn, PGMC_CONN_CLOSING);
+		close_expired(conn);
 	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
 			 !(conn->same_cluster && pid_holds(conn->backend_pid)))
 		pass_on(conn);
 	else if (how == PGMC_RELEASE_CLOSE)
-		set_state(conn, PGMC_CONN_CLOSING);
+		close_conn(conn, PGMC_CLOSE_ASKED);
 	else
 		set_state(conn, PGMC_CONN_RECOVERING);
 }
 
 bool
-pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how)
+pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how, PgmcEnd why,
+					  bool in_xact)
 {
 	Conn	   *conn = &reg->conns[slot];
 	bool		held;
@@ -929,7 +1016,10 @@ pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how)
 	lock(LW_EXCLUSIVE);
 	held = conn->state == PGMC_CONN_HELD && conn->epoch == epoch;
 	if (held)
+	{
+		note_end(conn, why, in_xact);
 		release_locked(conn, how);
+	}
 	unlock();
 	return held;
 }
@@ -956,7 +1046,10 @@ pgmc_registry_session_exit(void)
 			if (mine && conn->state == PGMC_CONN_IDLE)
 				set_state(conn, PGMC_CONN_RECOVERING);
 			else if (conn->state == PGMC_CONN_HELD && conn->holder == me)
+			{
+				note_end_from_outside(conn, PGMC_END_EXIT);
 				release_locked(conn, PGMC_RELEASE_DIRTY);
+			}
 			if (mine && conn->last_session == my_session)
 				conn->last_session = 0;
 		}
@@ -968,7 +1061,7 @@ pgmc_registry_session_exit(void)
 }
 
 bool
-pgmc_registry_close_idle(int slot, const PgmcKey *key)
+pgmc_registry_close_idle(int slot, const PgmcKey *key, PgmcCloseReason why)
 {
 	Conn	   *conn = &reg->conns[slot];
 	bool		idle;
@@ -977,7 +1070,7 @@ pgmc_registry_close_idle(int slot, const PgmcKey *key)
 	idle = conn->state == PGMC_CONN_IDLE &&
 		pgmc_same_key(&reg->pools[conn->pool].key, key);
 	if (idle)
-		set_state(conn, PGMC_CONN_CLOSING);
+		close_conn(conn, why);
 	unlock();
 	return idle;
 }
@@ -990,19 +1083,17 @@ pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 	for (int i = 0; i < reg->high_water; i++)
 	{
 		Conn	   *conn = &reg->conns[i];
-		const PgmcKey *key = &reg->pools[conn->pool].key;
 
 		if (conn->state == PGMC_CONN_FREE ||
-			(OidIsValid(dbid) && key->dbid != dbid) ||
-			(OidIsValid(serverid) && key->serverid != serverid) ||
-			(OidIsValid(umid) && key->umid != umid) ||
-			(login != NULL && strcmp(NameStr(key->login), login) != 0))
+			!pgmc_key_matches(&reg->pools[conn->pool].key, dbid, serverid, umid,
+							  login))
 			continue;
 		if (conn->state == PGMC_CONN_IDLE)
-			set_state(conn, PGMC_CONN_CLOSING);
+			close_conn(conn, PGMC_CLOSE_DROPPED);
 		else
 			conn->expires_at = LONG_AGO;
 	}
+	pgmc_counters_drop(&reg->counters, dbid, serverid, umid, login);
 	unlock();
 }
 
@@ -1032,10 +1123,67 @@ pgmc_registry_find(const PgmcKey *key)
 	return best;
 }
 
+/* ---- statistics ---- */
+
+void
+pgmc_registry_count(const PgmcKey *key, PgmcCounter what)
+{
+	int			tally;
+
+	lock(LW_EXCLUSIVE);
+	tally = pgmc_counters_find(&reg->counters, key);
+	if (tally >= 0)
+		pgmc_counters_count(&reg->counters, tally, what);
+	unlock();
+}
+
+void
+pgmc_registry_reset_stats(Oid serverid)
+{
+	lock(LW_EXCLUSIVE);
+	pgmc_counters_reset(&reg->counters, MyDatabaseId, serverid);
+	unlock();
+}
+
+bool
+pgmc_registry_stats(int i, PgmcStats *stats)
+{
+	bool		found;
+
+	lock(LW_SHARED);
+	found = pgmc_counters_copy(&reg->counters, i, stats);
+	unlock();
+	return found;
+}
+
 /* ---- looking ---- */
+
+int
+pgmc_registry_max_waiters(void)
+{
+	return reg->nsessions;
+}
 
 void
 pgmc_registry_slot(int slot, PgmcSlot *copy)
+{
+	pgmc_registry_look(slot, copy, NULL);
+}
+
+/* caller has the lock */
+static void
+fill_queued(const Pool *pool, PgmcQueued *queued)
+{
+	for (int p = pool->head; p != NOBODY; p = reg->sessions[p].next)
+	{
+		queued->pid = reg->sessions[p].pid;
+		queued->since = reg->sessions[p].queued_since;
+		queued++;
+	}
+}
+
+void
+pgmc_registry_look(int slot, PgmcSlot *copy, PgmcQueued *queued)
 {
 	Conn	   *conn = &reg->conns[slot];
 
@@ -1061,6 +1209,12 @@ pgmc_registry_slot(int slot, PgmcSlot *copy)
 		fill_holder(conn, &copy->holder);
 		copy->hold_timeout = conn->hold_timeout;
 		copy->idle_hold_timeout = conn->idle_hold_timeout;
+		copy->end = conn->end;
+		copy->ended_pid = conn->ended_pid;
+		copy->ended_in_xact = conn->ended_in_xact;
+		copy->close_reason = conn->close_reason;
+		if (queued != NULL)
+			fill_queued(&reg->pools[conn->pool], queued);
 		strlcpy(copy->last_error, conn->last_error, sizeof(copy->last_error));
 	}
 	unlock();
@@ -1301,10 +1455,11 @@ pgmc_registry_set_opening(int slot)
 	return held;
 }
 
-void
+bool
 pgmc_registry_opened(int slot, const PgmcOpened *opened)
 {
 	Conn	   *conn = &reg->conns[slot];
+	bool		again;
 
 	lock(LW_EXCLUSIVE);
 	conn->open = true;
@@ -1317,7 +1472,9 @@ pgmc_registry_opened(int slot, const PgmcOpened *opened)
 	if (conn->expires_at == 0)
 		conn->expires_at = opened->expires_at;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_IDLE);
+	again = pgmc_counters_opened(&reg->counters, tally_of(conn));
 	unlock();
+	return again;
 }
 
 bool
@@ -1332,6 +1489,8 @@ pgmc_registry_revoke(int slot, uint64 epoch)
 	{
 		int			holder = conn->holder;
 
+		note_end_from_outside(conn, PGMC_END_REVOKE);
+		pgmc_counters_count(&reg->counters, tally_of(conn), PGMC_COUNT_REVOKED);
 		set_state(conn, PGMC_CONN_RECOVERING);
 		wake(holder);
 	}
@@ -1368,6 +1527,7 @@ pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 	Conn	   *conn = &reg->conns[slot];
 
 	lock(LW_EXCLUSIVE);
+	pgmc_counters_count(&reg->counters, tally_of(conn), PGMC_COUNT_FAILURES);
 	forget_backend(conn);
 	strlcpy(conn->last_error, failure->message, sizeof(conn->last_error));
 	if (!others_open(conn))
@@ -1381,6 +1541,8 @@ pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 static void
 lost_locked(Conn *conn, const char *message)
 {
+	if (conn->open && conn->state != PGMC_CONN_CLOSING)
+		pgmc_counters_lost(&reg->counters, tally_of(conn));
 	forget_backend(conn);
 	if (message != NULL)
 		strlcpy(conn->last_error, message, sizeof(conn->last_error));
@@ -1421,6 +1583,25 @@ pgmc_registry_failed(int slot, const char *message)
 	ConditionVariableBroadcast(&reg->news);
 }
 
+/* no lock: see counters.c */
+static int
+my_tally(int slot)
+{
+	return ((volatile Pool *) &reg->pools[((volatile Conn *) &reg->conns[slot])->pool])->tally;
+}
+
+void
+pgmc_registry_count_command(int slot)
+{
+	pgmc_counters_command(&reg->counters, my_tally(slot));
+}
+
+void
+pgmc_registry_count_rows(int slot, int64 rows)
+{
+	pgmc_counters_rows(&reg->counters, my_tally(slot), rows);
+}
+
 void
 pgmc_registry_recovered(int slot, bool forget_session)
 {
@@ -1430,7 +1611,7 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	if (forget_session)
 		conn->last_session = 0;
 	if (conn->state == PGMC_CONN_RECOVERING && expired(conn))
-		set_state(conn, PGMC_CONN_CLOSING);
+		close_expired(conn);
 	else if (conn->state == PGMC_CONN_RECOVERING)
 		pass_on(conn);
 	unlock();

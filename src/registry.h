@@ -53,6 +53,10 @@ typedef struct PgmcKey
 
 extern bool pgmc_same_key(const PgmcKey *a, const PgmcKey *b);
 
+/* Is it of this database, server, mapping and login role, as far as given? */
+extern bool pgmc_key_matches(const PgmcKey *key, Oid dbid, Oid serverid,
+							 Oid umid, const char *login);
+
 /* how the connection of a grant stands */
 typedef struct PgmcGrant
 {
@@ -109,6 +113,13 @@ typedef struct PgmcHolder
 	TimestampTz since;
 } PgmcHolder;
 
+/* who waits for a connection */
+typedef struct PgmcQueued
+{
+	int			pid;
+	TimestampTz since;
+} PgmcQueued;
+
 /* how a connection is given back */
 typedef enum PgmcRelease
 {
@@ -116,6 +127,61 @@ typedef enum PgmcRelease
 	PGMC_RELEASE_DIRTY,			/* the worker must bring it to idle first */
 	PGMC_RELEASE_CLOSE			/* the worker closes it, whatever it does */
 } PgmcRelease;
+
+/* why a hold has ended whose connection the worker must recover or close */
+typedef enum PgmcEnd
+{
+	PGMC_END_NONE,				/* none has */
+	PGMC_END_RELEASE,			/* its holder wanted that */
+	PGMC_END_ABORT,				/* an error */
+	PGMC_END_EXIT,				/* the session has ended */
+	PGMC_END_REVOKE				/* a time limit */
+} PgmcEnd;
+
+/* why a connection is to be closed */
+typedef enum PgmcCloseReason
+{
+	PGMC_CLOSE_ASKED,			/* a session has asked for it */
+	PGMC_CLOSE_IDLE,			/* idle_timeout */
+	PGMC_CLOSE_LIFETIME,		/* max_lifetime */
+	PGMC_CLOSE_BLOATED,			/* a huge message has gone through it */
+	PGMC_CLOSE_DROPPED,			/* the server, the mapping or the role was */
+	PGMC_CLOSE_DATABASE,		/* somebody wants to drop or copy it */
+	PGMC_CLOSE_SHUTDOWN,		/* so does the server, smartly */
+	PGMC_CLOSE_POOL_SIZE,		/* the pool was made smaller */
+	PGMC_CLOSE_ROOM,			/* for a connection of another key */
+	PGMC_CLOSE_OPTIONS			/* for one with other options */
+} PgmcCloseReason;
+
+/* what is counted for each key, see counters.h */
+typedef enum PgmcCounter
+{
+	PGMC_COUNT_ACQUIRES,		/* holds */
+	PGMC_COUNT_WAITS,			/* queueings */
+	PGMC_COUNT_TIMEOUTS,
+	PGMC_COUNT_DIRTY_RELEASES,
+	PGMC_COUNT_FORCED_ROLLBACKS,
+	PGMC_COUNT_DEADLOCKS,
+	PGMC_COUNT_REVOKED,
+	PGMC_COUNT_OPENS,
+	PGMC_COUNT_FAILURES			/* to open, and losses */
+} PgmcCounter;
+
+#define PGMC_NCOUNTERS	(PGMC_COUNT_FAILURES + 1)
+
+/* a copy of it, for the view */
+typedef struct PgmcStats
+{
+	PgmcKey		key;
+	NameData	srvname;
+	bool		dropped;		/* probably, and it has no connection */
+	TimestampTz since;			/* of the latest reset */
+	uint64		counts[PGMC_NCOUNTERS];
+	double		wait_time;		/* milliseconds */
+	double		hold_time;
+	uint64		commands;
+	uint64		rows;
+} PgmcStats;
 
 /* what the worker is told of a slot; see pgmc_registry_slot */
 typedef struct PgmcSlot
@@ -138,6 +204,10 @@ typedef struct PgmcSlot
 	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
 	int			idle_hold_timeout;
 	int			waiters;
+	PgmcEnd		end;			/* of the latest hold, while that matters */
+	int			ended_pid;		/* whose it was */
+	bool		ended_in_xact;	/* a transaction was open */
+	PgmcCloseReason close_reason;	/* of a CLOSING one */
 	char		last_error[PGMC_MESSAGE_SIZE];
 } PgmcSlot;
 
@@ -159,6 +229,16 @@ extern int	pgmc_registry_slots(void);
 
 /* Copy one slot, as of now. */
 extern void pgmc_registry_slot(int slot, PgmcSlot *copy);
+
+/*
+ * The same, and who is queued for its pool, in their order: copy->waiters of
+ * them, for at most pgmc_registry_max_waiters of which there must be room.
+ */
+extern void pgmc_registry_look(int slot, PgmcSlot *copy, PgmcQueued *queued);
+extern int	pgmc_registry_max_waiters(void);
+
+/* Copy the i-th key's statistics; false: there are no more. */
+extern bool pgmc_registry_stats(int i, PgmcStats *stats);
 
 /* as pgmc.transaction_status() says it; NULL: closed */
 extern const char *pgmc_xact_status_name(PgmcXactStatus status);
@@ -233,15 +313,18 @@ extern void pgmc_registry_waits(PgmcWaits *waits);
 
 /*
  * Give a connection back; false if the hold with this epoch was over already.
- * For abort paths: can't fail, doesn't wait.
+ * why and in_xact (is a transaction open in it?) are for the statistics and
+ * the worker's log.  For abort paths: can't fail, doesn't wait.
  */
-extern bool pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how);
+extern bool pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how,
+								  PgmcEnd why, bool in_xact);
 
 /* A session ends: everything that it has, in every state. */
 extern void pgmc_registry_session_exit(void);
 
 /* Ask the worker to close an idle connection; false if it isn't idle. */
-extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key);
+extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key,
+									 PgmcCloseReason why);
 
 /*
  * Ask the worker to close all connections that match, those that are held when
@@ -251,6 +334,12 @@ extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key);
  */
 extern void pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
 										 const char *login);
+
+/* Count what the registry doesn't see.  For error paths: can't fail. */
+extern void pgmc_registry_count(const PgmcKey *key, PgmcCounter what);
+
+/* Count from zero again: one server of this database, or all (InvalidOid). */
+extern void pgmc_registry_reset_stats(Oid serverid);
 
 /* a slot of this key, the caller's own hold first, else any; -1: none */
 extern int	pgmc_registry_find(const PgmcKey *key);
@@ -314,7 +403,8 @@ extern bool pgmc_registry_revoke(int slot, uint64 epoch);
 /* Replace the slot's connection when it is released next. */
 extern void pgmc_registry_expire(int slot);
 
-extern void pgmc_registry_opened(int slot, const PgmcOpened *opened);
+/* True where it makes up for a connection that was lost. */
+extern bool pgmc_registry_opened(int slot, const PgmcOpened *opened);
 
 /* An opening has failed: so has it for everyone who is queued for it. */
 extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
@@ -333,6 +423,10 @@ extern bool pgmc_registry_pid_holds(int pid);
 
 /* is any connection held?  A hint, without the lock. */
 extern bool pgmc_registry_held(void);
+
+/* Count a command that begins, and rows that the holder is told.  No lock. */
+extern void pgmc_registry_count_command(int slot);
+extern void pgmc_registry_count_rows(int slot, int64 rows);
 
 /* Recovery has ended with the connection idle and open: on to the next. */
 extern void pgmc_registry_recovered(int slot, bool forget_session);

@@ -134,6 +134,7 @@ struct PgmcRemote
 
 	bool		bloated;		/* libpq's buffers have grown, and never
 								 * shrink */
+	int64		rows;			/* told since take_rows */
 
 	/* why it was lost */
 	int			error_sqlstate;
@@ -324,6 +325,15 @@ pgmc_remote_idle_deadline(const PgmcRemote *remote, TimestampTz idle_since)
 	return TimestampTzPlusMilliseconds(idle_since, remote->idle_timeout);
 }
 
+int64
+pgmc_remote_take_rows(PgmcRemote *remote)
+{
+	int64		rows = remote->rows;
+
+	remote->rows = 0;
+	return rows;
+}
+
 int
 pgmc_remote_error_sqlstate(const PgmcRemote *remote)
 {
@@ -456,6 +466,7 @@ tell_loss(PgmcRemote *remote)
 
 		pgmc_wire_done(remote->out, task->done_flags | PGMC_DONE_LOST,
 					   task->seq, &done);
+		remote->rows += task->rows;
 		return;
 	}
 	fields.sqlstate = unpack_sql_state(remote->error_sqlstate);
@@ -601,13 +612,15 @@ report_error(PgmcRemote *remote, const PGresult *res)
 	{
 		task->condemned = true;
 		fields.context = "reset_query";
+		set_error(remote, ERRCODE_CONNECTION_FAILURE,
+				  psprintf("reset_query failed: %s", fields.message));
 	}
-	if (task->kind == TASK_RECOVER)
+	else if (task->kind == TASK_RECOVER)
 	{
 		task->condemned = true;
 		set_error(remote, ERRCODE_CONNECTION_FAILURE, fields.message);
 	}
-	else if (!task->silent && !task->failed)
+	if (task->kind != TASK_RECOVER && !task->silent && !task->failed)
 		pgmc_wire_fields(remote->out, PGMC_REPLY_ERROR, task->seq, &fields);
 	task->failed = true;
 }
@@ -1483,12 +1496,11 @@ finish_task(PgmcRemote *remote)
 		backend_xid(remote);
 	if (!task->silent)
 		pgmc_wire_done(remote->out, task->done_flags, task->seq, &done);
+	if (!task->silent && !task->failed)
+		remote->rows += task->rows;
 	remote->event = PGMC_REMOTE_DONE;
 	if (task->condemned)
-	{
-		set_error(remote, ERRCODE_CONNECTION_FAILURE, "reset_query failed");
 		lose(remote);
-	}
 }
 
 static bool

@@ -90,6 +90,9 @@ extern TimestampTz pgmc_remote_expires_at(const PgmcRemote *remote);
 extern TimestampTz pgmc_remote_idle_deadline(const PgmcRemote *remote,
 											 TimestampTz idle_since);
 
+/* How many rows holders were told of since the last call of this function? */
+extern int64 pgmc_remote_take_rows(PgmcRemote *remote);
+
 /* why the latest opening failed or the connection was lost */
 extern int	pgmc_remote_error_sqlstate(const PgmcRemote *remote);
 extern const char *pgmc_remote_error(const PgmcRemote *remote);

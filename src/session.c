@@ -103,12 +103,15 @@ has_transaction(const PgmcHold *hold)
  * True when there was a transaction to roll back.
  */
 static bool
-give_back(PgmcHold *hold, PgmcRelease clean_way, PgmcRelease dirty_way)
+give_back(PgmcHold *hold, PgmcRelease clean_way, PgmcRelease dirty_way,
+		  PgmcEnd why)
 {
 	bool		dirty = has_transaction(hold);
+	bool		lost = hold->xact == PGMC_XACT_UNKNOWN;
 
 	(void) pgmc_registry_release(hold->slot, hold->epoch,
-								 is_clean(hold) ? clean_way : dirty_way);
+								 is_clean(hold) ? clean_way : dirty_way,
+								 why, dirty && !lost);
 	bury(hold);
 	return dirty;
 }
@@ -117,9 +120,11 @@ give_back(PgmcHold *hold, PgmcRelease clean_way, PgmcRelease dirty_way)
 static bool
 give_back_after(PgmcHold *hold, bool error)
 {
+	PgmcEnd		why = error ? PGMC_END_ABORT : PGMC_END_RELEASE;
+
 	if (error && hold->close_on_error)
-		return give_back(hold, PGMC_RELEASE_CLOSE, PGMC_RELEASE_CLOSE);
-	return give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+		return give_back(hold, PGMC_RELEASE_CLOSE, PGMC_RELEASE_CLOSE, why);
+	return give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY, why);
 }
 
 static void
@@ -206,7 +211,8 @@ before_commit(void)
 
 			if (state != PGMC_CHANNEL_OK)
 				pgmc_talk_raise(hold, state);
-			(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+			(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
+							 PGMC_END_RELEASE);
 			ereport(ERROR,
 					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 					 errmsg("transaction on server \"%s\" was still open at the end of its hold",
@@ -214,7 +220,8 @@ before_commit(void)
 					 errdetail("It has been rolled back."),
 					 errhint("Call pgmc.commit() or pgmc.rollback() before the transaction ends.")));
 		}
-		(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY);
+		(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
+						 PGMC_END_RELEASE);
 	}
 }
 
@@ -424,7 +431,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 {
 	static uint32 event = 0;
 	volatile PgmcAcquireResult result = PGMC_QUEUED;
-	PgmcWait	wait = {0};
+	PgmcWait	wait = {.key = &server->key};
 	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
 	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
 
@@ -454,7 +461,8 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 	PG_CATCH();
 	{
 		if (pgmc_registry_leave(grant, failure) == PGMC_GRANTED)
-			pgmc_registry_release(grant->slot, grant->epoch, PGMC_RELEASE_CLEAN);
+			pgmc_registry_release(grant->slot, grant->epoch, PGMC_RELEASE_CLEAN,
+								  PGMC_END_ABORT, false);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -494,6 +502,7 @@ queue_up(const PgmcServer *server, bool try, TimestampTz deadline,
 	}
 	if (try)
 		return false;
+	pgmc_registry_count(&server->key, PGMC_COUNT_TIMEOUTS);
 	raise_timeout(NameStr(server->srvname), &holder, place);
 }
 
@@ -623,6 +632,8 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 	}
 	PG_CATCH();
 	{
+		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+			pgmc_registry_count(&server->key, PGMC_COUNT_TIMEOUTS);
 		pgmc_session_end_call(hold, false);
 		PG_RE_THROW();
 	}
@@ -967,7 +978,7 @@ release_broken(PgmcHold *hold)
 
 	if (pgmc_talk_state(hold) == PGMC_CHANNEL_OK)
 		return false;
-	if (give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY))
+	if (give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY, PGMC_END_RELEASE))
 		warn_rolled_back(NameStr(srvname));
 	return true;
 }
@@ -983,7 +994,8 @@ pgmc_session_release(PgmcHold *hold, bool close)
 		return;
 	pgmc_talk_settle(hold);
 	dirty = give_back(hold, close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_CLEAN,
-					  close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_DIRTY);
+					  close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_DIRTY,
+					  PGMC_END_RELEASE);
 	if (!dirty && !close)
 		return;
 	pgmc_session_await_recovery(&key);
@@ -1040,7 +1052,7 @@ pgmc_session_close_idle(Oid serverid, int *held)
 			slot.key.serverid != serverid)
 			continue;
 		pgmc_session_await_recovery(&slot.key);
-		if (pgmc_registry_close_idle(i, &slot.key))
+		if (pgmc_registry_close_idle(i, &slot.key, PGMC_CLOSE_ASKED))
 		{
 			closed++;
 			pgmc_session_await_recovery(&slot.key);

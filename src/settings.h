@@ -15,5 +15,6 @@ extern int	pgmc_log_waits;		/* milliseconds, -1: off */
 extern int	pgmc_spin_time;		/* microseconds */
 extern int	pgmc_max_connections;
 extern int	pgmc_worker_linger; /* milliseconds */
+extern int	pgmc_log_level;		/* of what it does by itself; below ERROR */
 
 #endif							/* PGMC_SETTINGS_H */

@@ -272,7 +272,7 @@ wait_for_worker(PgmcHold *hold, PgmcWait *wait)
 static void
 send_bytes(PgmcHold *hold, const char *data, Size length)
 {
-	PgmcWait	wait = {0};
+	PgmcWait	wait = {.key = &hold->key};
 
 	while (length > 0)
 	{
@@ -298,7 +298,7 @@ static void
 fill(PgmcReader *reader)
 {
 	PgmcHold   *hold = reader->hold;
-	PgmcWait	wait = {0};
+	PgmcWait	wait = {.key = &hold->key};
 
 	reader->at = reader->end = 0;
 	for (;;)

@@ -39,6 +39,7 @@
 
 #include "channel.h"
 #include "compat.h"
+#include "log.h"
 #include "registry.h"
 #include "remote.h"
 #include "settings.h"
@@ -67,6 +68,9 @@ typedef struct Slot
 	PgmcRemote *remote;
 	SlotDuty	duty;
 	bool		forget;			/* recovery resets the session state, too */
+	PgmcKey		opened_key;		/* whose connection the latest one was, and of
+								 * which server, for the log */
+	NameData	opened_srvname;
 	bool		lost_pending;	/* tell the registry once out is empty */
 
 	/* the request being received or worked on */
@@ -176,6 +180,19 @@ forget_request(Slot *slot)
 	MemoryContextReset(slot->request_context);
 }
 
+/* A connection ends to make room for another one in its slot. */
+static void
+log_replaced(int i)
+{
+	Slot	   *slot = slots[i];
+	PgmcSlot	info;
+
+	pgmc_registry_slot(i, &info);
+	pgmc_log_closing(NameStr(slot->opened_srvname),
+					 pgmc_same_key(&info.key, &slot->opened_key) ?
+					 PGMC_CLOSE_OPTIONS : PGMC_CLOSE_ROOM);
+}
+
 /* False where the holder has gone already. */
 static bool
 start_open(int i, const PgmcOpen *open)
@@ -186,6 +203,8 @@ start_open(int i, const PgmcOpen *open)
 		return false;
 	slot->lost_pending = false;
 	pgmc_channel_worker_wipe(pgmc_registry_channel(i), i);
+	if (pgmc_remote_state(slot->remote) != PGMC_REMOTE_CLOSED)
+		log_replaced(i);
 	pgmc_remote_open(slot->remote, open);
 	return true;
 }
@@ -250,8 +269,11 @@ start_request(int i)
 	{
 		case PGMC_REQUEST_EXECUTE:
 			if (read_execute(slot))
+			{
+				pgmc_registry_count_command(i);
 				pgmc_remote_execute(slot->remote, slot->frame.flags,
 									slot->frame.seq, &slot->exec);
+			}
 			else
 				refuse(slot, "malformed request to execute a command");
 			break;
@@ -413,10 +435,7 @@ end_lease(int i)
 
 	pgmc_registry_slot(i, &info);
 	if (pgmc_registry_revoke(i, slot->lease_epoch))
-		ereport(LOG,
-				(errmsg("hold of server \"%s\" by process %d was revoked",
-						NameStr(info.srvname), info.holder.pid),
-				 errdetail("Its time limit was reached.")));
+		pgmc_log_revoked(&info, lease_deadline(slot) != slot->lease_end);
 	slot->lease_epoch = 0;
 }
 
@@ -458,6 +477,7 @@ begin_recovery(int i, const PgmcSlot *info)
 {
 	Slot	   *slot = slots[i];
 
+	pgmc_log_recovery(info, pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY);
 	slot->forget = info->last_session == 0;
 	drop_in_flight(i);
 	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
@@ -480,6 +500,7 @@ begin_recovery(int i, const PgmcSlot *info)
 			if (pgmc_remote_sending(slot->remote))
 			{
 				pgmc_remote_close(slot->remote);
+				pgmc_log_lost(info, "command was given up while it was being sent");
 				finish_lost(i, "command was given up while it was being sent");
 				break;
 			}
@@ -499,6 +520,8 @@ follow_registry(int i)
 	pgmc_registry_slot(i, &info);
 	if (info.state == PGMC_CONN_CLOSING)
 	{
+		pgmc_log_recovery(&info, pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY);
+		pgmc_log_closing(NameStr(info.srvname), info.close_reason);
 		pgmc_remote_close(slot->remote);
 		pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
 		finish_lost(i, "closed");
@@ -510,6 +533,7 @@ follow_registry(int i)
 			 pgmc_remote_state(slot->remote) != PGMC_REMOTE_CLOSED)
 	{
 		/* the slot was given to another key: its old connection ends */
+		log_replaced(i);
 		pgmc_remote_close(slot->remote);
 	}
 	if (info.state == PGMC_CONN_HELD)
@@ -525,13 +549,20 @@ handle_opened(int i)
 {
 	Slot	   *slot = slots[i];
 	PgmcOpened	opened;
+	PgmcSlot	info;
+	bool		again;
 
 	opened.backend_pid = pgmc_remote_backend_pid(slot->remote);
 	opened.same_cluster = pgmc_remote_same_cluster(slot->remote);
 	opened.used_password = pgmc_remote_used_password(slot->remote);
 	opened.options_hash = pgmc_remote_options_hash(slot->remote);
 	opened.expires_at = pgmc_remote_expires_at(slot->remote);
-	pgmc_registry_opened(i, &opened);
+	again = pgmc_registry_opened(i, &opened);
+	pgmc_registry_slot(i, &info);
+	slot->opened_key = info.key;
+	slot->opened_srvname = info.srvname;
+	if (again)
+		pgmc_log_reopened(&info);
 	slot->idle_since = GetCurrentTimestamp();
 	reply_done(slot, 0);
 	forget_request(slot);
@@ -584,9 +615,22 @@ handle_done(int i)
 }
 
 static void
+log_lost(int i, const char *reason)
+{
+	PgmcSlot	info;
+
+	pgmc_registry_slot(i, &info);
+	pgmc_log_lost(&info, reason);
+}
+
+static void
 handle_event(int i, PgmcRemoteEvent event)
 {
 	Slot	   *slot = slots[i];
+
+	/* before the holder is told, who may look at the statistics then */
+	if (event == PGMC_REMOTE_DONE || event == PGMC_REMOTE_LOST)
+		pgmc_registry_count_rows(i, pgmc_remote_take_rows(slot->remote));
 
 	switch (event)
 	{
@@ -605,6 +649,7 @@ handle_event(int i, PgmcRemoteEvent event)
 			finish_recovery(i);
 			break;
 		case PGMC_REMOTE_LOST:
+			log_lost(i, pgmc_remote_error(slot->remote));
 			if (slot->duty == DUTY_NONE && slot->out_sent < slot->out.len)
 				slot->lost_pending = true;	/* its last words go first */
 			else
@@ -729,6 +774,7 @@ serve_safely(int i, bool attention)
 		drop_in_flight(i);
 		slots[i]->duty = DUTY_NONE;
 		slots[i]->lost_pending = false;
+		log_lost(i, edata->message);
 		pgmc_registry_failed(i, edata->message);
 	}
 	PG_END_TRY();
@@ -812,7 +858,6 @@ tick_slot(int i, TimestampTz now, bool stopping)
 	PgmcSlot	info;
 	TimestampTz deadline;
 	Oid			dbid = InvalidOid;
-	bool		close;
 
 	pgmc_registry_slot(i, &info);
 	if (info.state != PGMC_CONN_IDLE || slots[i] == NULL)
@@ -820,10 +865,12 @@ tick_slot(int i, TimestampTz now, bool stopping)
 	deadline = pgmc_remote_idle_deadline(slots[i]->remote, info.state_since);
 	if (info.same_cluster)
 		dbid = backend_database(info.backend_pid);
-	close = stopping || (deadline != 0 && now >= deadline) ||
-		(OidIsValid(dbid) && database_wanted(dbid));
-	if (close)
-		pgmc_registry_close_idle(i, &info.key);
+	if (stopping)
+		pgmc_registry_close_idle(i, &info.key, PGMC_CLOSE_SHUTDOWN);
+	else if (deadline != 0 && now >= deadline)
+		pgmc_registry_close_idle(i, &info.key, PGMC_CLOSE_IDLE);
+	else if (OidIsValid(dbid) && database_wanted(dbid))
+		pgmc_registry_close_idle(i, &info.key, PGMC_CLOSE_DATABASE);
 }
 
 static void
@@ -982,7 +1029,7 @@ handle_interrupts(void)
 		ProcessCatchupInterrupt();
 	if (ShutdownRequestPending)
 	{
-		ereport(LOG,
+		ereport(pgmc_log_level,
 				(errmsg("pgmc worker is shutting down")));
 		proc_exit(0);
 	}
@@ -1070,7 +1117,10 @@ wind_clock(Clock *clock, TimestampTz now, bool ticked)
 	if (clock->leave_at == 0)
 		clock->leave_at = TimestampTzPlusMilliseconds(now, pgmc_worker_linger);
 	if (now >= clock->leave_at && pgmc_registry_worker_end_if_unused())
+	{
+		pgmc_log_leaving();
 		proc_exit(0);
+	}
 }
 
 void
