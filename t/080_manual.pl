@@ -409,7 +409,7 @@ sub run_text
 			if (!defined $heading || $heading ne $block->{heading})
 			{
 				$heading = $block->{heading};
-				start_section(empty => $block->{text} =~ /^CREATE EXTENSION/m);
+				start_section(empty => scalar($block->{text} =~ /^CREATE EXTENSION/m));
 			}
 			$result .= $lang eq 'sql' ? run_commands($where, $block) : run_transcript($where, $block);
 			ok(!$bad, "$where, $heading");
