@@ -44,6 +44,7 @@ OBJS = \
 
 EXTENSION = pgmc
 DATA = src/pgmc--1.0.sql
+DOCS = doc/pgmc.md
 
 # What each server-free test t/unit/NAME_test.c is compiled together with
 UNIT_wire = src/wire.c
@@ -116,6 +117,12 @@ dist:
 		-o '$(CURDIR)/$(EXTENSION)-$(version).tar.gz' HEAD
 	git -C '$(here)' archive --prefix=$(EXTENSION)-$(pgxn_version)/ \
 		-o '$(CURDIR)/$(EXTENSION)-$(pgxn_version).zip' HEAD
+
+# PGXS installs DOCS without its directory, but would uninstall it with that
+.PHONY: uninstall-manual
+uninstall: uninstall-manual
+uninstall-manual:
+	rm -f $(addprefix '$(DESTDIR)$(docdir)/$(docmoduledir)'/, $(notdir $(DOCS)))
 
 .PHONY: check-unit
 check-unit: $(unit_programs)

@@ -1,5 +1,5 @@
 # Who may use which connection: every role there is, with every way of authentication. The matrix is
-# that of the README's section on security.
+# that of the manual's chapter on rights.
 
 use strict;
 use warnings;
@@ -241,7 +241,7 @@ my $app = session($node, user => 'app host=127.0.0.1 password=apps');
 $admin->value('GRANT USAGE ON FOREIGN SERVER pgmc_loopback TO app');
 is_state($app, "SELECT pgmc.autonomous('SELECT 1')", '28000', 'Debian: without a mapping it is peer, which fails');
 $admin->value('REVOKE USAGE ON FOREIGN SERVER pgmc_loopback FROM app');
-# the recipe of the README
+# the recipe of the manual
 $admin->value(<<END);
 CREATE ROLE app_log LOGIN PASSWORD 'logs';
 GRANT INSERT ON protocol TO app_log;
