@@ -54,6 +54,9 @@
 /* how often to ask what became of a transaction that is still in progress */
 #define RESOLVE_EVERY_MS	10
 
+/* a row of less may make the output a little longer than its limit */
+#define SMALL_ROW		(8 * 1024)
+
 /* a message of this size makes a connection worth replacing when it is idle */
 #define BLOATED_SIZE		(4 * 1024 * 1024)
 
@@ -1593,6 +1596,38 @@ describe_flags(const Task *task)
 	return (task->flags & PGMC_EXEC_BINARY) ? PGMC_DESCRIBE_BINARY : 0;
 }
 
+/* A row that there is room for, in one piece. */
+static void
+emit_small_row(PgmcRemote *remote, uint32 total)
+{
+	StringInfo	out = remote->out;
+	PGresult   *res = remote->row;
+	int			n = PQnfields(res);
+	char	   *at;
+
+	enlargeStringInfo(out, PGMC_FRAME_SIZE + total);
+	at = out->data + out->len;
+	pgmc_wire_header(at, PGMC_REPLY_ROW, 0, remote->task.seq, total);
+	at += PGMC_FRAME_SIZE;
+	for (int i = 0; i < n; i++)
+	{
+		int32		length = PQgetlength(res, 0, i);
+
+		if (length == 0 && PQgetisnull(res, 0, i))
+			length = -1;
+		memcpy(at, &length, sizeof(length));
+		at += sizeof(length);
+		if (length > 0)
+		{
+			memcpy(at, PQgetvalue(res, 0, i), length);
+			at += length;
+		}
+	}
+	out->len = at - out->data;
+	out->data[out->len] = '\0';
+	clear_row(remote);
+}
+
 /* Emit what fits of the present row; true when all of it is out. */
 static bool
 emit_row(PgmcRemote *remote)
@@ -1608,6 +1643,11 @@ emit_row(PgmcRemote *remote)
 
 		for (int i = 0; i < n; i++)
 			total += 4 + (uint32) PQgetlength(res, 0, i);
+		if (total < SMALL_ROW)
+		{
+			emit_small_row(remote, total);
+			return true;
+		}
 		remote->bloated = remote->bloated || total > BLOATED_SIZE;
 		pgmc_wire_header(header, PGMC_REPLY_ROW, 0, remote->task.seq, total);
 		appendBinaryStringInfo(out, header, sizeof(header));
