@@ -180,6 +180,7 @@ struct PgmcRemote
 	char		error[PGMC_ERROR_SIZE];
 
 	Task		task;
+	bool		quiet_call;		/* the latest: see pgmc_remote_quiet_call */
 	StringInfo	out;			/* during advance only */
 
 	/* the row being emitted */
@@ -343,6 +344,13 @@ uint64
 pgmc_remote_options_hash(const PgmcRemote *remote)
 {
 	return remote->options_hash;
+}
+
+bool
+pgmc_remote_quiet_call(const PgmcRemote *remote, int64 *rows)
+{
+	*rows = remote->task.rows;
+	return remote->quiet_call;
 }
 
 bool
@@ -883,6 +891,7 @@ begin_task(PgmcRemote *remote, TaskKind kind, uint16 seq)
 	memset(task, 0, sizeof(*task));
 	task->kind = kind;
 	task->seq = seq;
+	remote->quiet_call = false;
 	remote->state = PGMC_REMOTE_BUSY;
 	remote->event = PGMC_REMOTE_NOTHING;
 	if (!remote->eof)
@@ -1964,6 +1973,10 @@ finish_task(PgmcRemote *remote)
 	if (!task->silent && !task->failed)
 		remote->rows += task->rows;
 	remote->event = PGMC_REMOTE_DONE;
+	remote->quiet_call = (task->flags & PGMC_EXEC_AUTONOMOUS) != 0 &&
+		(task->flags & PGMC_EXEC_ROWS) == 0 && task->done_flags == 0 &&
+		!task->silent && !task->failed && !task->spoke && !task->condemned &&
+		done.xact_status == PGMC_XACT_IDLE;
 	if (task->condemned)
 		lose(remote);
 }

@@ -80,6 +80,12 @@ extern bool pgmc_remote_same_cluster(const PgmcRemote *remote);
 extern bool pgmc_remote_used_password(const PgmcRemote *remote);
 extern uint64 pgmc_remote_options_hash(const PgmcRemote *remote);
 
+/*
+ * Has the latest task been an autonomous command for which there was nothing to
+ * tell but that it has ended well, and how many *rows it had?
+ */
+extern bool pgmc_remote_quiet_call(const PgmcRemote *remote, int64 *rows);
+
 /* Has a huge value blown up libpq's buffers? */
 extern bool pgmc_remote_bloated(const PgmcRemote *remote);
 

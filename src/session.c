@@ -431,6 +431,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 {
 	static uint32 event = 0;
 	volatile PgmcAcquireResult result = PGMC_QUEUED;
+	MemoryContext caller = CurrentMemoryContext;
 	PgmcWait	wait = {.key = &server->key};
 	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
 	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
@@ -444,6 +445,13 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 			long		timeout = -1;
 			long		check;
 
+			/* a command that has gone out meanwhile needs its outcome told */
+			if (pgmc_talk_interrupted())
+			{
+				result = pgmc_registry_leave(grant, failure);
+				if (result == PGMC_GRANTED && grant->mailed)
+					break;
+			}
 			CHECK_FOR_INTERRUPTS();
 			if (deadline != 0)
 				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
@@ -460,10 +468,21 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 	}
 	PG_CATCH();
 	{
-		if (pgmc_registry_leave(grant, failure) == PGMC_GRANTED)
-			pgmc_registry_release(grant->slot, grant->epoch, PGMC_RELEASE_CLEAN,
-								  PGMC_END_ABORT, false);
-		PG_RE_THROW();
+		result = pgmc_registry_leave(grant, failure);
+
+		/* no deadlock any more, and the command has gone out */
+		if (result != PGMC_GRANTED || !grant->mailed ||
+			geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+		{
+			if (result == PGMC_GRANTED)
+				pgmc_registry_release(grant->slot, grant->epoch,
+									  grant->mailed ? PGMC_RELEASE_DIRTY :
+									  PGMC_RELEASE_CLEAN,
+									  PGMC_END_ABORT, false);
+			PG_RE_THROW();
+		}
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
 	}
 	PG_END_TRY();
 	pgmc_deadlock_end(&wait);
@@ -523,7 +542,7 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 /* Get a slot, open or not.  False: busy, and we won't wait. */
 static bool
 get_slot(const PgmcServer *server, PgmcScope scope, bool try,
-		 TimestampTz deadline, PgmcGrant *grant)
+		 TimestampTz deadline, const PgmcMail *mail, PgmcGrant *grant)
 {
 	PgmcAcquire acquire;
 	PgmcAcquireResult result;
@@ -531,6 +550,7 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 	try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
 
 	fill_acquire(server, mode, &acquire);
+	acquire.mail = mail;
 	result = pgmc_registry_acquire(&acquire, grant);
 	if (result == PGMC_BUSY)
 	{
@@ -642,6 +662,29 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 	PG_END_TRY();
 }
 
+/*
+ * The same where the command has gone out with the acquire: whoever handed the
+ * connection over has seen that it is open and may be used, and by now it may
+ * be somebody else's.  Only the way to the reply is needed.
+ */
+static void
+prepare_for_reply(PgmcHold *hold, uint16 seq)
+{
+	hold->seq = seq;
+	hold->mailed = hold->in_flight = true;
+	PG_TRY();
+	{
+		pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+							 hold->epoch);
+	}
+	PG_CATCH();
+	{
+		pgmc_session_end_call(hold, false);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 static void
 check_registry(void)
 {
@@ -652,9 +695,9 @@ check_registry(void)
 	exit_registered = true;
 }
 
-PgmcHold *
-pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
-					 int64 timeout)
+static PgmcHold *
+acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
+		const PgmcMail *mail)
 {
 	TimestampTz deadline = deadline_of(timeout);
 	PgmcHold   *hold;
@@ -670,7 +713,7 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 	hold = make_hold(server, scope);
 	PG_TRY();
 	{
-		granted = get_slot(server, scope, try, deadline, &grant);
+		granted = get_slot(server, scope, try, deadline, mail, &grant);
 	}
 	PG_CATCH();
 	{
@@ -689,8 +732,32 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 	dlist_push_head(&holds, &hold->node);
 	if (scope != PGMC_SCOPE_CALL)
 		taken.at = 0;
-	make_usable(hold, server, &grant, deadline);
+	if (grant.mailed)
+		prepare_for_reply(hold, mail->seq);
+	else
+		make_usable(hold, server, &grant, deadline);
 	return hold;
+}
+
+PgmcHold *
+pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
+					 int64 timeout)
+{
+	return acquire(server, scope, try, timeout, NULL);
+}
+
+PgmcHold *
+pgmc_session_acquire_for(const PgmcServer *server, const PgmcExecute *exec,
+						 uint8 flags)
+{
+	PgmcMail	mail;
+
+	pgmc_talk_write_mail(exec, flags, &mail);
+	mail.options_hash = server->options_hash;
+	mail.anyhow = server->trusted;
+	mail.with_password = server->has_password;
+	mail.own_cluster = server->as_oneself;
+	return acquire(server, PGMC_SCOPE_CALL, false, 0, &mail);
 }
 
 /* ---- finding ---- */

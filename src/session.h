@@ -70,6 +70,13 @@ extern PgmcHold *pgmc_session_acquire(const PgmcServer *server, PgmcScope scope,
 									  bool try, int64 timeout);
 
 /*
+ * The same for one call, whose command may go out together with that: to be
+ * followed by pgmc_session_execute with the same command and flags.
+ */
+extern PgmcHold *pgmc_session_acquire_for(const PgmcServer *server,
+										  const PgmcExecute *exec, uint8 flags);
+
+/*
  * The hold that a call means: of that server, or the innermost; checks that
  * the current user may use it.  Errors: 55000 none, 42501 somebody else's.
  */

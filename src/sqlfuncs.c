@@ -330,7 +330,9 @@ static int64
 run_block(FunctionCallInfo fcinfo, const PgmcServer *server,
 		  const PgmcExecute *exec, bool rows)
 {
-	PgmcHold   *hold = pgmc_session_acquire(server, PGMC_SCOPE_CALL, false, 0);
+	PgmcHold   *hold = rows ?
+	pgmc_session_acquire(server, PGMC_SCOPE_CALL, false, 0) :
+	pgmc_session_acquire_for(server, exec, PGMC_EXEC_AUTONOMOUS);
 	PgmcDone	done = {0};
 
 	PG_TRY();

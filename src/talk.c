@@ -191,11 +191,12 @@ process_interrupts(PgmcFate fate)
 	error_context_stack = callback.previous;
 }
 
-static bool
-interrupt_is_final(void)
+bool
+pgmc_talk_interrupted(void)
 {
-	return InterruptPending && (QueryCancelPending || ProcDiePending) &&
-		InterruptHoldoffCount == 0 && CritSectionCount == 0;
+	return InterruptPending && InterruptHoldoffCount == 0 &&
+		CritSectionCount == 0 &&
+		(ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0));
 }
 
 /*
@@ -211,7 +212,7 @@ heed_interrupts(PgmcHold *hold)
 		CHECK_FOR_INTERRUPTS();
 		return;
 	}
-	if (interrupt_is_final())
+	if (pgmc_talk_interrupted())
 	{
 		if (ProcSignalBarrierPending)
 			ProcessProcSignalBarrier();
@@ -337,6 +338,28 @@ send_bytes(PgmcHold *hold, const char *data, Size length)
 	}
 }
 
+/*
+ * The hold is over because its call has ended well, which the worker has told
+ * the registry: the reader finds the reply that would have come.
+ */
+static bool
+take_finished(PgmcReader *reader)
+{
+	PgmcHold   *hold = reader->hold;
+	PgmcDone	done = {PGMC_XACT_IDLE, 0};
+	StringInfoData reply;
+
+	if (hold->scope != PGMC_SCOPE_CALL ||
+		!pgmc_registry_call_finished(hold->epoch, &done.rows))
+		return false;
+	initStringInfo(&reply);
+	pgmc_wire_done(&reply, 0, hold->seq, &done);
+	memcpy(reader->buf, reply.data, reply.len);
+	reader->end = reply.len;
+	pfree(reply.data);
+	return true;
+}
+
 /* Take what there is into the reader's empty buffer; false: nothing. */
 static bool
 fill_at_once(PgmcReader *reader)
@@ -352,6 +375,8 @@ fill_at_once(PgmcReader *reader)
 	if (wake)
 		pgmc_registry_wake_worker();
 	if (reader->end > 0)
+		return true;
+	if (state == PGMC_CHANNEL_FENCED && take_finished(reader))
 		return true;
 	if (state != PGMC_CHANNEL_OK)
 		raise_end(hold, state);
@@ -652,6 +677,39 @@ send_values(PgmcHold *hold, const PgmcExecute *exec)
 		}
 }
 
+static void
+append_values(StringInfo head, const PgmcExecute *exec)
+{
+	for (int i = 0; i < exec->nparams; i++)
+		if (exec->params[i].length >= 0)
+		{
+			appendBinaryStringInfo(head, exec->params[i].value,
+								   exec->params[i].length);
+			appendStringInfoChar(head, '\0');
+		}
+}
+
+void
+pgmc_talk_write_mail(const PgmcExecute *exec, uint8 flags, PgmcMail *mail)
+{
+	static uint16 last_seq = 0;
+	StringInfoData head;
+
+	mail->length = 0;
+	if (pgmc_wire_execute_size(exec) + PGMC_FRAME_SIZE > PGMC_MAIL_SIZE)
+		return;
+	mail->seq = ++last_seq;
+	initStringInfo(&head);
+	pgmc_wire_execute_head(&head, flags, mail->seq, exec);
+	append_values(&head, exec);
+	if (head.len <= PGMC_MAIL_SIZE)
+	{
+		mail->length = head.len;
+		memcpy(mail->frame, head.data, head.len);
+	}
+	pfree(head.data);
+}
+
 /* Most requests are small: they go in one piece, so that the worker wakes once. */
 static void
 send_request(PgmcHold *hold, StringInfo head, const PgmcExecute *exec)
@@ -659,13 +717,7 @@ send_request(PgmcHold *hold, StringInfo head, const PgmcExecute *exec)
 	if (exec != NULL && exec->nparams > 0 &&
 		pgmc_wire_execute_size(exec) <= PGMC_COPY_MAX)
 	{
-		for (int i = 0; i < exec->nparams; i++)
-			if (exec->params[i].length >= 0)
-			{
-				appendBinaryStringInfo(head, exec->params[i].value,
-									   exec->params[i].length);
-				appendStringInfoChar(head, '\0');
-			}
+		append_values(head, exec);
 		exec = NULL;
 	}
 	send_bytes(hold, head->data, head->len);
@@ -805,7 +857,8 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	hold->users++;
 	PG_TRY();
 	{
-		send_request(hold, head, exec);
+		if (head != NULL)
+			send_request(hold, head, exec);
 		if (source != NULL)
 			send_sets(hold, source, command, outcome);
 		hold->committing = committing;
@@ -827,7 +880,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	PG_END_TRY();
 	hold->users--;
 	hold->committing = false;
-	if (hold->interrupted || (committing && interrupt_is_final()))
+	if (hold->interrupted || (committing && pgmc_talk_interrupted()))
 	{
 		hold->interrupted = false;
 		process_interrupts(fate_of(hold, outcome));
@@ -857,14 +910,21 @@ void
 pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 				  PgmcSink *sink, PgmcOutcome *outcome)
 {
+	bool		committing =
+	(flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
+	pgmc_command_may_commit(exec->command);
 	StringInfoData head;
 
+	if (hold->mailed)
+	{
+		hold->mailed = false;
+		talk(hold, NULL, exec, NULL, committing, sink, outcome);
+		return;
+	}
 	pgmc_talk_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
-	talk(hold, &head, exec, NULL,
-		 (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
-		 pgmc_command_may_commit(exec->command), sink, outcome);
+	talk(hold, &head, exec, NULL, committing, sink, outcome);
 	pfree(head.data);
 }
 

@@ -42,6 +42,16 @@ extern void pgmc_talk_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 						   PgmcSource *source, PgmcOutcome *outcome);
 extern void pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome);
 
+/*
+ * Write a command for a PgmcMail, if it is small enough.  Where the mail has
+ * gone out with the acquire, pgmc_talk_execute only waits for the reply.
+ */
+extern void pgmc_talk_write_mail(const PgmcExecute *exec, uint8 flags,
+								 PgmcMail *mail);
+
+/* Will CHECK_FOR_INTERRUPTS end what this session is doing? */
+extern bool pgmc_talk_interrupted(void);
+
 /* Forget the request in flight; the worker ends it.  For abort paths. */
 extern void pgmc_talk_drop(PgmcHold *hold);
 

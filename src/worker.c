@@ -737,6 +737,7 @@ handle_done(int i)
 {
 	Slot	   *slot = slots[i];
 	PgmcSlot	info;
+	int64		rows;
 
 	pgmc_registry_set_xact_status(i, pgmc_remote_xact_status(slot->remote));
 	switch (slot->duty)
@@ -746,6 +747,9 @@ handle_done(int i)
 			forget_request(slot);
 			if (pgmc_remote_bloated(slot->remote))
 				pgmc_registry_expire(i);
+			if (pgmc_remote_quiet_call(slot->remote, &rows) &&
+				pgmc_registry_finish_call(i, rows))
+				reset_out(slot);	/* the reply, which has gone otherwise */
 			break;
 		case DUTY_DROP:
 			slot->duty = DUTY_NONE;
