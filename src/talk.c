@@ -52,6 +52,14 @@ channel_of(const PgmcHold *hold)
 
 /* ---- errors of the hold itself ---- */
 
+/* A hold of one call ends with it: there is nothing to release. */
+static int
+hint_at_release(const PgmcHold *hold)
+{
+	return hold->scope == PGMC_SCOPE_CALL ? 0 :
+		errhint("Release it and acquire it again.");
+}
+
 void
 pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 {
@@ -62,7 +70,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
-				 errhint("Release it and acquire it again.")));
+				 hint_at_release(hold)));
 
 	pgmc_registry_slot(hold->slot, &slot);
 	ereport(ERROR,
@@ -71,7 +79,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 					NameStr(hold->srvname)),
 			 slot.last_error[0] != '\0' ?
 			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 errhint("Release it and acquire it again.")));
+			 hint_at_release(hold)));
 }
 
 PgmcChannelState
@@ -158,7 +166,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
 				 errdetail("%s", fate_text(PGMC_FATE_UNKNOWN)),
-				 errhint("Release it and acquire it again.")));
+				 hint_at_release(hold)));
 
 	pgmc_registry_slot(hold->slot, &slot);
 	ereport(ERROR,

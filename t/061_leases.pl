@@ -190,6 +190,7 @@ for my $what (sort keys %doing)
 is_state($holder, "SELECT pgmc.autonomous_on('lease', 'INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')",
 	'25P03', 'an autonomous command that is too long');
 like($holder->{err}, qr/not known whether/, 'with its fate');
+unlike($holder->{err}, qr/Release it/, 'and no hint at releasing what there is not');
 next_is_safe('lease', 'an autonomous command that is too long', sub { });
 
 # while the connection is being opened
