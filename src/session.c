@@ -871,12 +871,15 @@ pgmc_hold_own_database(const PgmcHold *hold)
 /* ---- using ---- */
 
 static PGMC_NORETURN void
-raise_copy(const PgmcHold *hold)
+raise_copy(const PgmcHold *hold, const PgmcOutcome *outcome)
 {
+	const char *fate = pgmc_talk_fate(hold, outcome);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("COPY to or from the client is not supported on server \"%s\"",
 					NameStr(hold->srvname)),
+			 fate != NULL ? errdetail_internal("%s", fate) : 0,
 			 errhint("COPY to or from a file of the server works, and so does INSERT.")));
 	pg_unreachable();
 }
@@ -907,7 +910,7 @@ static void
 check_outcome(PgmcHold *hold, const PgmcOutcome *outcome, const char *command)
 {
 	if (outcome->flags & PGMC_DONE_COPY)
-		raise_copy(hold);
+		raise_copy(hold, outcome);
 	if (outcome->lost)
 		raise_lost(hold, &outcome->error);
 	if (outcome->failed)
@@ -940,6 +943,8 @@ pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	pgmc_talk_execute(hold, exec, flags, sink, &outcome);
 	check_outcome(hold, &outcome, exec->command);
 	warn_if_lost(hold, &outcome);
+	if (sink != NULL)
+		pgmc_talk_end_sink(hold, sink, &outcome);
 	*done = outcome.done;
 }
 

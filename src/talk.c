@@ -179,7 +179,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 	pg_unreachable();
 }
 
-/* Error context callback that gives an interrupt's error its DETAIL. */
+/* Error context callback that gives an error its DETAIL. */
 static void
 tell_fate(void *arg)
 {
@@ -187,14 +187,20 @@ tell_fate(void *arg)
 }
 
 static void
+begin_telling(ErrorContextCallback *callback, PgmcFate *fate)
+{
+	callback->callback = tell_fate;
+	callback->arg = fate;
+	callback->previous = error_context_stack;
+	error_context_stack = callback;
+}
+
+static void
 process_interrupts(PgmcFate fate)
 {
 	ErrorContextCallback callback;
 
-	callback.callback = tell_fate;
-	callback.arg = &fate;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	begin_telling(&callback, &fate);
 	CHECK_FOR_INTERRUPTS();
 	error_context_stack = callback.previous;
 }
@@ -601,6 +607,35 @@ fate_of(const PgmcHold *hold, const PgmcOutcome *outcome)
 		PGMC_FATE_NOT_COMMITTED : PGMC_FATE_COMMITTED;
 }
 
+const char *
+pgmc_talk_fate(const PgmcHold *hold, const PgmcOutcome *outcome)
+{
+	PgmcFate	fate;
+
+	if (!outcome->may_have_committed)
+		return NULL;
+	fate = fate_of(hold, outcome);
+	return fate == PGMC_FATE_NOT_COMMITTED ? NULL : fate_text(fate);
+}
+
+void
+pgmc_talk_end_sink(const PgmcHold *hold, PgmcSink *sink,
+				   const PgmcOutcome *outcome)
+{
+	ErrorContextCallback callback;
+	PgmcFate	fate;
+
+	if (!outcome->may_have_committed)
+	{
+		sink->end(sink);
+		return;
+	}
+	fate = fate_of(hold, outcome);
+	begin_telling(&callback, &fate);
+	sink->end(sink);
+	error_context_stack = callback.previous;
+}
+
 static void
 add_fate(ErrorData *edata, PgmcFate fate)
 {
@@ -835,6 +870,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	PG_END_TRY();
 	hold->users--;
 	hold->committing = false;
+	outcome->may_have_committed = committing;
 	if (hold->interrupted || (committing && interrupt_is_final()))
 	{
 		hold->interrupted = false;
