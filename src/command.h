@@ -12,7 +12,7 @@
  */
 extern bool pgmc_command_may_be_several(const char *command);
 
-/* May this be a COPY, or is it hidden behind a comment what it is? */
+/* May this be a COPY?  False is certain, where the string is one command. */
 extern bool pgmc_command_may_be_copy(const char *command);
 
 /* May this, or a command in it, be one that commits?  Not one that hides it. */

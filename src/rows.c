@@ -366,6 +366,12 @@ take_row(PgmcSink *sink, PgmcReader *reader, uint32 length)
 	MemoryContextReset(rows->row_context);
 }
 
+static void
+end_rows(PgmcSink *sink)
+{
+	check_columns((PgmcRows *) sink);
+}
+
 /* ---- the call's result ---- */
 
 static TupleDesc
@@ -407,6 +413,7 @@ pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database)
 
 	rows->sink.describe = describe;
 	rows->sink.row = take_row;
+	rows->sink.end = end_rows;
 	rows->rsinfo = rsinfo;
 	rows->own_database = own_database;
 	rows->ncolumns = -1;
@@ -427,12 +434,6 @@ PgmcSink *
 pgmc_rows_sink(PgmcRows *rows)
 {
 	return &rows->sink;
-}
-
-void
-pgmc_rows_end(PgmcRows *rows)
-{
-	check_columns(rows);
 }
 
 void

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "foreign/foreign.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -792,7 +793,31 @@ pgmc_session_find(const PgmcServer *server)
 	return NULL;
 }
 
-/* any hold of a server with this name, whoever it belongs to */
+/*
+ * Any hold of the server, whoever it belongs to, but rather one's own; the
+ * server may have got another name since.
+ */
+static PgmcHold *
+find_by_oid(Oid serverid)
+{
+	PgmcHold   *found = NULL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->scope == PGMC_SCOPE_CALL || hold->key.serverid != serverid)
+			continue;
+		if (hold->userid == GetUserId())
+			return hold;
+		if (found == NULL)
+			found = hold;
+	}
+	return found;
+}
+
+/* any hold of a server that had this name, also where it was dropped since */
 static PgmcHold *
 find_by_name(const char *srvname)
 {
@@ -829,13 +854,25 @@ raise_no_hold(const char *srvname)
 	pg_unreachable();
 }
 
+/* The hold is of that server, but not of the current user's key. */
 static PGMC_NORETURN void
-raise_not_yours(const PgmcHold *hold)
+raise_not_yours(const PgmcHold *hold, const PgmcServer *server)
 {
+	if (hold->userid == GetUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("login role or user mapping of server \"%s\" has changed since it was acquired",
+						NameStr(server->srvname)),
+				 strcmp(NameStr(hold->key.login), NameStr(server->key.login)) == 0 ?
+				 errdetail("It was acquired for login role \"%s\" by another user mapping than there is now.",
+						   NameStr(hold->key.login)) :
+				 errdetail("It was acquired for login role \"%s\", and the login role is \"%s\" now.",
+						   NameStr(hold->key.login), NameStr(server->key.login)),
+				 errhint("Release it and acquire it again.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("hold of server \"%s\" belongs to another role",
-					NameStr(hold->srvname)),
+					NameStr(server->srvname)),
 			 errdetail("It was acquired for login role \"%s\".",
 					   NameStr(hold->key.login))));
 	pg_unreachable();
@@ -848,9 +885,16 @@ raise_not_yours(const PgmcHold *hold)
 PgmcHold *
 pgmc_session_hold_to_release(const char *srvname)
 {
-	PgmcHold   *hold = srvname == NULL ? pgmc_session_innermost() :
-	find_by_name(srvname);
+	PgmcHold   *hold;
 
+	if (srvname == NULL)
+		hold = pgmc_session_innermost();
+	else
+	{
+		hold = find_by_oid(get_foreign_server_oid(srvname, true));
+		if (hold == NULL)
+			hold = find_by_name(srvname);
+	}
 	if (hold != NULL && hold->userid == GetUserId())
 		return hold;
 	return pgmc_session_hold(srvname);
@@ -867,18 +911,19 @@ pgmc_session_hold(const char *srvname)
 		hold = pgmc_session_innermost();
 		if (hold == NULL)
 			raise_no_hold(NULL);
-		server = pgmc_server_resolve(NameStr(hold->srvname));
+		server = pgmc_server_resolve_oid(hold->key.serverid,
+										 NameStr(hold->srvname));
 		if (!pgmc_same_key(&hold->key, &server->key))
-			raise_not_yours(hold);
+			raise_not_yours(hold, server);
 		return hold;
 	}
 	server = pgmc_server_resolve(srvname);
 	hold = pgmc_session_find(server);
 	if (hold == NULL)
 	{
-		hold = find_by_name(srvname);
+		hold = find_by_oid(server->key.serverid);
 		if (hold != NULL)
-			raise_not_yours(hold);
+			raise_not_yours(hold, server);
 		raise_no_hold(srvname);
 	}
 	return hold;
@@ -893,12 +938,15 @@ pgmc_hold_own_database(const PgmcHold *hold)
 /* ---- using ---- */
 
 static PGMC_NORETURN void
-raise_copy(const PgmcHold *hold)
+raise_copy(const PgmcHold *hold, const PgmcOutcome *outcome)
 {
+	const char *fate = pgmc_talk_fate(hold, outcome);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("COPY to or from the client is not supported on server \"%s\"",
 					NameStr(hold->srvname)),
+			 fate != NULL ? errdetail_internal("%s", fate) : 0,
 			 errhint("COPY to or from a file of the server works, and so does INSERT.")));
 	pg_unreachable();
 }
@@ -929,7 +977,7 @@ static void
 check_outcome(PgmcHold *hold, const PgmcOutcome *outcome, const char *command)
 {
 	if (outcome->flags & PGMC_DONE_COPY)
-		raise_copy(hold);
+		raise_copy(hold, outcome);
 	if (outcome->lost)
 		raise_lost(hold, &outcome->error);
 	if (outcome->failed)
@@ -962,6 +1010,8 @@ pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	pgmc_talk_execute(hold, exec, flags, sink, &outcome);
 	check_outcome(hold, &outcome, exec->command);
 	warn_if_lost(hold, &outcome);
+	if (sink != NULL)
+		pgmc_talk_end_sink(hold, sink, &outcome);
 	*done = outcome.done;
 }
 

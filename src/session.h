@@ -32,6 +32,9 @@ struct PgmcSink
 	 * skipped.
 	 */
 	void		(*row) (PgmcSink *sink, PgmcReader *reader, uint32 length);
+
+	/* The command has ended well, and there are no more rows. */
+	void		(*end) (PgmcSink *sink);
 };
 
 /* Where the parameter sets of a request come from. */

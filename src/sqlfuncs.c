@@ -255,7 +255,6 @@ fetch_rows(FunctionCallInfo fcinfo, PgmcHold *hold, const PgmcExecute *exec,
 	{
 		flags |= pgmc_rows_flags(rows, exec);
 		pgmc_session_execute(hold, exec, flags, pgmc_rows_sink(rows), &done);
-		pgmc_rows_end(rows);
 	}
 	PG_FINALLY();
 	{

@@ -52,6 +52,14 @@ channel_of(const PgmcHold *hold)
 
 /* ---- errors of the hold itself ---- */
 
+/* A hold of one call ends with it: there is nothing to release. */
+static int
+hint_at_release(const PgmcHold *hold)
+{
+	return hold->scope == PGMC_SCOPE_CALL ? 0 :
+		errhint("Release it and acquire it again.");
+}
+
 void
 pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 {
@@ -62,7 +70,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
-				 errhint("Release it and acquire it again.")));
+				 hint_at_release(hold)));
 
 	pgmc_registry_slot(hold->slot, &slot);
 	ereport(ERROR,
@@ -71,7 +79,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 					NameStr(hold->srvname)),
 			 slot.last_error[0] != '\0' ?
 			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 errhint("Release it and acquire it again.")));
+			 hint_at_release(hold)));
 }
 
 PgmcChannelState
@@ -158,7 +166,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
 				 errdetail("%s", fate_text(PGMC_FATE_UNKNOWN)),
-				 errhint("Release it and acquire it again.")));
+				 hint_at_release(hold)));
 
 	pgmc_registry_slot(hold->slot, &slot);
 	ereport(ERROR,
@@ -171,7 +179,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 	pg_unreachable();
 }
 
-/* Error context callback that gives an interrupt's error its DETAIL. */
+/* Error context callback that gives an error its DETAIL. */
 static void
 tell_fate(void *arg)
 {
@@ -179,14 +187,20 @@ tell_fate(void *arg)
 }
 
 static void
+begin_telling(ErrorContextCallback *callback, PgmcFate *fate)
+{
+	callback->callback = tell_fate;
+	callback->arg = fate;
+	callback->previous = error_context_stack;
+	error_context_stack = callback;
+}
+
+static void
 process_interrupts(PgmcFate fate)
 {
 	ErrorContextCallback callback;
 
-	callback.callback = tell_fate;
-	callback.arg = &fate;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	begin_telling(&callback, &fate);
 	CHECK_FOR_INTERRUPTS();
 	error_context_stack = callback.previous;
 }
@@ -618,6 +632,35 @@ fate_of(const PgmcHold *hold, const PgmcOutcome *outcome)
 		PGMC_FATE_NOT_COMMITTED : PGMC_FATE_COMMITTED;
 }
 
+const char *
+pgmc_talk_fate(const PgmcHold *hold, const PgmcOutcome *outcome)
+{
+	PgmcFate	fate;
+
+	if (!outcome->may_have_committed)
+		return NULL;
+	fate = fate_of(hold, outcome);
+	return fate == PGMC_FATE_NOT_COMMITTED ? NULL : fate_text(fate);
+}
+
+void
+pgmc_talk_end_sink(const PgmcHold *hold, PgmcSink *sink,
+				   const PgmcOutcome *outcome)
+{
+	ErrorContextCallback callback;
+	PgmcFate	fate;
+
+	if (!outcome->may_have_committed)
+	{
+		sink->end(sink);
+		return;
+	}
+	fate = fate_of(hold, outcome);
+	begin_telling(&callback, &fate);
+	sink->end(sink);
+	error_context_stack = callback.previous;
+}
+
 static void
 add_fate(ErrorData *edata, PgmcFate fate)
 {
@@ -880,6 +923,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	PG_END_TRY();
 	hold->users--;
 	hold->committing = false;
+	outcome->may_have_committed = committing;
 	if (hold->interrupted || (committing && pgmc_talk_interrupted()))
 	{
 		hold->interrupted = false;

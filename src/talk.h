@@ -14,6 +14,7 @@ typedef struct PgmcOutcome
 	uint8		flags;			/* PGMC_DONE_... */
 	bool		failed;			/* error has the reason */
 	bool		lost;			/* so it has, and the connection is gone */
+	bool		may_have_committed; /* the request was one that can */
 	PgmcFields	error;
 } PgmcOutcome;
 
@@ -51,6 +52,17 @@ extern void pgmc_talk_write_mail(const PgmcExecute *exec, uint8 flags,
 
 /* Will CHECK_FOR_INTERRUPTS end what this session is doing? */
 extern bool pgmc_talk_interrupted(void);
+
+/*
+ * For an error after the end of a request: what it has committed nevertheless,
+ * as a sentence for the DETAIL, or NULL.
+ */
+extern const char *pgmc_talk_fate(const PgmcHold *hold,
+								  const PgmcOutcome *outcome);
+
+/* Let the sink judge the whole; its error tells what was committed. */
+extern void pgmc_talk_end_sink(const PgmcHold *hold, PgmcSink *sink,
+							   const PgmcOutcome *outcome);
 
 /* Forget the request in flight; the worker ends it.  For abort paths. */
 extern void pgmc_talk_drop(PgmcHold *hold);
