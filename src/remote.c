@@ -1998,11 +1998,31 @@ flush_writes(PgmcRemote *remote)
 }
 
 bool
-pgmc_remote_peek(PgmcRemote *remote)
+pgmc_remote_awaits_reply(const PgmcRemote *remote)
 {
+	const Task *task = &remote->task;
+
+	return remote->state == PGMC_REMOTE_BUSY && task->sent && !remote->eof &&
+		!no_set_due(task) && !(task->done_flags & PGMC_DONE_COPY);
+}
+
+/* PQisBusy looks at what there is, and hands out the notices that are in it. */
+bool
+pgmc_remote_peek(PgmcRemote *remote, StringInfo out)
+{
+	int			length = out->len;
+
+	Assert(remote->row == NULL);
+	remote->out = out;
 	if (!PQconsumeInput(remote->conn))
 		remote->eof = true;
-	return remote->eof || !PQisBusy(remote->conn);
+	if (!remote->eof && PQisBusy(remote->conn))
+	{
+		remote->out = NULL;
+		return out->len > length;
+	}
+	remote->out = NULL;
+	return true;
 }
 
 static void
