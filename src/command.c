@@ -269,3 +269,57 @@ pgmc_command_may_commit_within(const char *command)
 {
 	return any_command(command, commits_within);
 }
+
+static bool
+is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Is there a word in this text that stands for a moment, such as 'today'? */
+static bool
+names_moment(const char *text, const char *end)
+{
+	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
+
+	for (const char *p = text; p < end; p++)
+	{
+		if (p > text &&is_letter(p[-1]))
+			continue;
+		for (size_t i = 0; i < lengthof(words); i++)
+		{
+			size_t		length = strlen(words[i]);
+
+			if (pg_strncasecmp(p, words[i], length) == 0 && !is_letter(p[length]))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * The server reads literals when it prepares a command: a date 'today' stays
+ * that of this day.  Commands that are no queries gain nothing by it, and
+ * those that end a transaction shall not fail because they are gone.
+ */
+bool
+pgmc_command_is_repeatable(const char *command)
+{
+	static const char *const words[] = {
+		"select", "insert", "update", "delete", "merge", "with", "values"
+	};
+	bool		is_query = false;
+	const char *p = command;
+
+	for (size_t i = 0; i < lengthof(words); i++)
+		is_query = is_query || pgmc_command_is(command, words[i]);
+	while (is_query && *p != '\0')
+	{
+		const char *end = skip_one(command, p);
+
+		if (end == NULL || ((*p == '\'' || *p == '$') && names_moment(p, end)))
+			return false;
+		p = end;
+	}
+	return is_query;
+}

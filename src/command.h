@@ -30,4 +30,10 @@ extern bool pgmc_command_may_commit_within(const char *command);
  */
 extern bool pgmc_command_is(const char *command, const char *word);
 
+/*
+ * Can this command, which is one, be prepared and used again and again, and
+ * does it still mean the same then?  False may be wrong.
+ */
+extern bool pgmc_command_is_repeatable(const char *command);
+
 #endif							/* PGMC_COMMAND_H */

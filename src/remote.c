@@ -169,6 +169,8 @@ struct PgmcRemote
 	char	   *reset_query;
 	char	   *encoding;
 	PgmcPrepared *prepared;		/* statements */
+	uint32		statement_key;	/* part of their names: behind a pooler, there
+								 * may be those of other connections */
 	uint64		last_user;		/* session whose state may be left in it */
 
 	bool		bloated;		/* libpq's buffers have grown, and never
@@ -636,22 +638,52 @@ receive_notice(void *arg, const PGresult *res)
 	PG_END_TRY();
 }
 
+/* Was the error raised in this function of the server's, on behalf of nothing else? */
+static bool
+raised_in(const PGresult *res, const PgmcFields *fields, const char *function)
+{
+	const char *source = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+
+	return source != NULL && strcmp(source, function) == 0 &&
+		fields->context == NULL;
+}
+
 /*
  * Has the command failed for no other reason than that its prepared statement
  * is gone, or returns other columns than it did?  Then it hasn't begun to run.
- * It is sent once more, in full, where no transaction was lost by that.
+ * It is sent once more, in full, where no transaction was lost by that.  The
+ * SQLSTATE doesn't tell: what the command calls may have raised that, too.
+ *
+ * A statement may have become outdated in other ways, by types of parameters
+ * that aren't right any more: it isn't used again after errors that look like
+ * it, and may be prepared anew.
  */
 static bool
-statement_unusable(PgmcRemote *remote, const PgmcFields *fields)
+statement_unusable(PgmcRemote *remote, const PGresult *res,
+				   const PgmcFields *fields)
 {
 	Task	   *task = &remote->task;
+	bool		unusable = false;
 
 	if (!task->known || task->at >= task->nsteps ||
-		(strcmp(fields->sqlstate, "26000") != 0 &&
-		 strcmp(fields->sqlstate, "0A000") != 0))
+		(task->steps[task->at] != STEP_DESCRIBE &&
+		 task->steps[task->at] != STEP_MAIN_PREPARED))
 		return false;
-	pgmc_prepared_drop(remote->prepared, task->statement);
-	task->retry = task->fresh && !task->spoke && !task->silent && !task->failed;
+	if (strcmp(fields->sqlstate, "26000") == 0 &&
+		raised_in(res, fields, "FetchPreparedStatement"))
+	{
+		unusable = true;
+		pgmc_prepared_give_up(remote->prepared);
+	}
+	else if (strcmp(fields->sqlstate, "0A000") == 0 &&
+			 raised_in(res, fields, "RevalidateCachedQuery"))
+		unusable = true;
+	if (unusable || strncmp(fields->sqlstate, "22", 2) == 0 ||
+		strncmp(fields->sqlstate, "42", 2) == 0 ||
+		strncmp(fields->sqlstate, "XX", 2) == 0)
+		pgmc_prepared_drop(remote->prepared, task->statement);
+	task->retry = unusable && task->fresh && !task->spoke && !task->silent &&
+		!task->failed;
 	return task->retry;
 }
 
@@ -704,7 +736,7 @@ report_error(PgmcRemote *remote, const PGresult *res)
 		set_error(remote, ERRCODE_CONNECTION_FAILURE,
 				  psprintf("reset_query failed: %s", fields.message));
 	}
-	else if (statement_unusable(remote, &fields))
+	else if (statement_unusable(remote, res, &fields))
 	{
 		task->failed = true;
 		return;
@@ -856,6 +888,8 @@ finish_opening(PgmcRemote *remote)
 	remote->encoding = MemoryContextStrdup(remote->open_context,
 										   encoding ? encoding : "");
 	remote->prepared = pgmc_prepared_create(remote->open_context);
+	if (!pg_strong_random(&remote->statement_key, sizeof(remote->statement_key)))
+		elog(ERROR, "could not generate a random number");
 	remote->state = PGMC_REMOTE_READY;
 	remote->event = PGMC_REMOTE_OPENED;
 }
@@ -1025,6 +1059,8 @@ begin_retry(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 
+	if (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))
+		hear_last_words(remote);
 	task->retry = task->failed = task->known = false;
 	task->asking = task->answered = false;
 	task->statement = 0;
@@ -1083,6 +1119,8 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 		!pgmc_command_may_prepare(exec->command))
 		task->xid = open_xid(remote);
 	task->fresh = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
+	if (task->fresh)
+		pgmc_prepared_begin_xact(remote->prepared);
 	if (flags & PGMC_EXEC_MANY)
 		begin_many(remote, exec);
 	if (reset_due(remote, exec->session))
@@ -1163,6 +1201,7 @@ pgmc_remote_drop_task(PgmcRemote *remote)
 		return;
 	}
 	task->silent = true;
+	task->retry = false;
 	task->exec = NULL;			/* its memory goes with the request */
 	if (task->asking)
 	{
@@ -1297,12 +1336,13 @@ arrange_arguments(const PgmcExecute *exec, Arguments *args)
 
 /* name of the prepared statement, with a blank so that it is nobody else's */
 static void
-statement_name(const Task *task, char *name)
+statement_name(const PgmcRemote *remote, char *name)
 {
-	if (task->statement == 0)
+	if (remote->task.statement == 0)
 		name[0] = '\0';
 	else
-		snprintf(name, STATEMENT_NAME, "pgmc %d", task->statement);
+		snprintf(name, STATEMENT_NAME, "pgmc %08x %d", remote->statement_key,
+				 remote->task.statement);
 }
 
 static void
@@ -1323,7 +1363,7 @@ send_main(PgmcRemote *remote, StepKind step)
 	char		name[STATEMENT_NAME];
 
 	arrange_arguments(exec, &args);
-	statement_name(&remote->task, name);
+	statement_name(remote, name);
 	if (step == STEP_PREPARE)
 		return PQsendPrepare(remote->conn, name, exec->command, exec->nparams,
 							 args.types);
@@ -1348,7 +1388,7 @@ send_in_pipeline(PgmcRemote *remote, StepKind step)
 			{
 				char		name[STATEMENT_NAME];
 
-				statement_name(&remote->task, name);
+				statement_name(remote, name);
 				return PQsendDescribePrepared(remote->conn, name);
 			}
 		case STEP_SETS:
@@ -1709,7 +1749,9 @@ complete_step(PgmcRemote *remote, PGresult *res)
 	switch (task->steps[task->at])
 	{
 		case STEP_RESET:
-			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+		case STEP_ROLLBACK:
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res),
+								   status == PGRES_TUPLES_OK);
 			break;
 		case STEP_PREPARE:
 			if (task->statement != 0)
@@ -1727,9 +1769,8 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			if (PQntuples(res) > 0 && rows_wanted(task))
 				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
-			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
-			if (task->statement != 0 && status == PGRES_TUPLES_OK)
-				pgmc_prepared_returns_rows(remote->prepared, task->statement);
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res),
+								   status == PGRES_TUPLES_OK);
 			if (task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0)
 			{
 				task->own_commit = true;
@@ -1742,13 +1783,15 @@ complete_step(PgmcRemote *remote, PGresult *res)
 		case STEP_SETS:
 			task->rows += tuples_of(res);
 			if (task->sets_done == 0)
-				pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+				pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res),
+									   status == PGRES_TUPLES_OK);
 			task->own_commit = task->own_commit ||
 				strcmp(PQcmdStatus(res), "COMMIT") == 0 ||
 				(task->ends_xact && (task->flags & PGMC_EXEC_AUTOCOMMIT));
 			break;
 		case STEP_COMMIT:
 			task->committed = strcmp(PQcmdStatus(res), "COMMIT") == 0;
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res), false);
 			if (!task->committed)
 				task->done_flags |= PGMC_DONE_NOT_COMMITTED;
 			break;
@@ -2051,16 +2094,31 @@ flush_writes(PgmcRemote *remote)
 }
 
 bool
+pgmc_remote_awaits_reply(const PgmcRemote *remote)
+{
+	const Task *task = &remote->task;
+
+	return remote->state == PGMC_REMOTE_BUSY && task->sent && !remote->eof &&
+		!no_set_due(task) && !(task->done_flags & PGMC_DONE_COPY);
+}
+
+/* PQisBusy looks at what there is, and hands out the notices that are in it. */
+bool
 pgmc_remote_peek(PgmcRemote *remote, StringInfo out)
 {
-	bool		something;
+	int			length = out->len;
 
+	Assert(remote->row == NULL);
+	remote->out = out;
 	if (!PQconsumeInput(remote->conn))
 		remote->eof = true;
-	remote->out = out;			/* libpq may have notices to tell */
-	something = !PQisBusy(remote->conn) || remote->eof || out->len > 0;
+	if (!remote->eof && PQisBusy(remote->conn))
+	{
+		remote->out = NULL;
+		return out->len > length;
+	}
 	remote->out = NULL;
-	return something;
+	return true;
 }
 
 static void

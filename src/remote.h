@@ -167,10 +167,13 @@ extern void pgmc_remote_close(PgmcRemote *remote);
 extern void pgmc_remote_advance(PgmcRemote *remote, bool readable,
 								StringInfo out);
 
+/* Is it the backend at the other end, and nobody else, that makes the task go on? */
+extern bool pgmc_remote_awaits_reply(const PgmcRemote *remote);
+
 /*
- * Read what a running task's connection has got, if anything; true when there
- * is something to do about it, and advance is to be called.  Not while it is
- * blocked by the output; may append notices to out.
+ * Where it is: read what the connection has got, if anything.  True when there
+ * is something to do about it, and advance is to be called.  A notice goes to
+ * out, where there must be room.
  */
 extern bool pgmc_remote_peek(PgmcRemote *remote, StringInfo out);
 

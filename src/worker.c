@@ -1356,7 +1356,7 @@ list_busy(Slot **busy)
 		Slot	   *slot = slots[i];
 
 		if (slot != NULL && slot->position >= 0 &&
-			pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY &&
+			pgmc_remote_awaits_reply(slot->remote) &&
 			(slot->events & WL_SOCKET_READABLE) != 0)
 			busy[n++] = slot;
 	}
@@ -1375,7 +1375,8 @@ any_reply(Slot **busy, int n)
 
 	if (n == 1)
 	{
-		busy[0]->ready = pgmc_remote_peek(busy[0]->remote, &busy[0]->out);
+		busy[0]->ready = pgmc_remote_peek(busy[0]->remote,
+										  &busy[0]->out);
 		return busy[0]->ready;
 	}
 	for (int i = 0; i < n; i++)

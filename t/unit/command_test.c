@@ -48,6 +48,16 @@ commits(const char *command, const char *expected)
 	all_ok = all_ok && strcmp(got, expected) == 0;
 }
 
+static void
+repeatable(const char *command, bool expected)
+{
+	bool		got = pgmc_command_is_repeatable(command);
+
+	printf("%sok %d - %srepeatable: %s\n", got == expected ? "" : "not ", ++number,
+		   expected ? "" : "not ", command);
+	all_ok = all_ok && got == expected;
+}
+
 int
 main(void)
 {
@@ -128,6 +138,26 @@ main(void)
 	copy("copying", false);
 	copy("SELECT 1", false);
 	copy("", false);
+	repeatable("SELECT 1", true);
+	repeatable("  -- behind a comment \\ 'now\r select 1", true);
+	repeatable("INSERT INTO t VALUES ($1)", true);
+	repeatable("WITH a AS (SELECT 1) DELETE FROM t", true);
+	repeatable("selection", false);
+	repeatable("COMMIT", false);
+	repeatable("CALL p()", false);
+	repeatable("EXECUTE s", false);
+	repeatable("", false);
+	repeatable("SELECT now(), \"now\", current_date", true);
+	repeatable("SELECT 'now'::timestamptz", false);
+	repeatable("SELECT 'NOW()'::timestamptz", false);
+	repeatable("SELECT 'Today'::date", false);
+	repeatable("SELECT '[yesterday,tomorrow)'::daterange", false);
+	repeatable("SELECT $$today$$::date", false);
+	repeatable("SELECT $now$2000-01-01$now$::date", false); /* can't hurt */
+	repeatable("SELECT 'I know', 'nowhere', 'todays'", true);
+	repeatable("SELECT 'know now'", false);
+	repeatable("SELECT 'unclear \\'", false);
+	repeatable("SELECT 'open", false);
 	printf("1..%d\n", number);
 	return all_ok ? 0 : 1;
 }
