@@ -23,7 +23,7 @@ BEGIN
 		WHEN 'pg_class' THEN
 			RETURN (SELECT string_agg(format('%s %s', attname, format_type(atttypid, atttypmod)), E',\n' ORDER BY attnum)
 					FROM pg_attribute WHERE attrelid = object AND attnum > 0) || E'\nAS' ||
-				regexp_replace(pg_get_viewdef(object), '\mget_\w+\.', '', 'g');
+				regexp_replace(pg_get_viewdef(object), '\m(a|c|get_\w+)\.', '', 'g');
 		WHEN 'pg_foreign_data_wrapper' THEN
 			RETURN (SELECT format('handler %s, validator %s, options %s', fdwhandler::regproc, fdwvalidator::regproc, fdwoptions)
 				FROM pg_foreign_data_wrapper WHERE oid = object);

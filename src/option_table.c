@@ -342,7 +342,7 @@ pgmc_conninfo_get(const PgmcConninfo *info, const char *keyword)
 static void
 append_quoted(StringInfo buf, const char *value)
 {
-	if (value[strcspn(value, " '\\")] == '\0')
+	if (value[strcspn(value, " \t\n\v\f\r'\\")] == '\0')
 	{
 		appendStringInfoString(buf, value);
 		return;

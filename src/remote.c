@@ -2056,13 +2056,13 @@ advance_task(PgmcRemote *remote)
 			lose(remote);
 			return;
 		}
+		if (!task->sent && (task->asking || remote->net_cancel != NULL))
+			return;
 		if (task->sent)
 		{
 			if (!take_result(remote))
 				return;
 		}
-		else if (task->asking || remote->net_cancel != NULL)
-			return;
 		else if (task->retry)
 			begin_retry(remote);
 		else if (task->answered)

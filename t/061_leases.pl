@@ -19,8 +19,8 @@ my $holder = session($node);
 my $next = session($node);
 
 $admin->value(<<END);
-CREATE SERVER lease FOREIGN DATA WRAPPER pgmc OPTIONS (hold_timeout '150ms');
-CREATE SERVER idle FOREIGN DATA WRAPPER pgmc OPTIONS (idle_hold_timeout '150ms');
+CREATE SERVER lease FOREIGN DATA WRAPPER pgmc;
+CREATE SERVER idle FOREIGN DATA WRAPPER pgmc;
 CREATE TABLE t (id text);
 CREATE TABLE slow (id text);
 CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql
@@ -37,6 +37,11 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE;
 END \$\$;
 END
+
+# The time that it takes to start the worker and to open a connection counts, too
+$admin->value("SELECT pgmc.acquire('$_'), pgmc.release('$_')") for 'lease', 'idle';
+$admin->value("ALTER SERVER lease OPTIONS (ADD hold_timeout '150ms')");
+$admin->value("ALTER SERVER idle OPTIONS (ADD idle_hold_timeout '150ms')");
 
 # This session has taken the server's connection, and no longer has it
 sub is_revoked

@@ -184,6 +184,8 @@ test_conninfo(void)
 	   strcmp(pgmc_conninfo_get(&pairs, "password"), "secret") == 0 &&
 	   strcmp(pgmc_conninfo_get(&pairs, "host"), "::1") == 0, "a URI is read");
 	conninfo(&pairs, "host=::1 port=5433 dbname=app user=ann sslmode=require");
+	ok(pgmc_dsn_parse("application_name='a\tb' port=1", &pairs), "a tab is read");
+	conninfo(&pairs, "port=1 application_name='a\tb'");
 	ok(pgmc_dsn_parse("", &pairs) && pairs.n == 0, "an empty string is one");
 	ok(!pgmc_dsn_parse("nonsense", &pairs), "nonsense is none");
 	ok(!pgmc_dsn_parse("host", &pairs), "nor is a keyword");
