@@ -1998,11 +1998,16 @@ flush_writes(PgmcRemote *remote)
 }
 
 bool
-pgmc_remote_peek(PgmcRemote *remote)
+pgmc_remote_peek(PgmcRemote *remote, StringInfo out)
 {
+	bool		something;
+
 	if (!PQconsumeInput(remote->conn))
 		remote->eof = true;
-	return remote->eof || !PQisBusy(remote->conn);
+	remote->out = out;			/* libpq may have notices to tell */
+	something = !PQisBusy(remote->conn) || remote->eof || out->len > 0;
+	remote->out = NULL;
+	return something;
 }
 
 static void

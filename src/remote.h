@@ -163,9 +163,10 @@ extern void pgmc_remote_advance(PgmcRemote *remote, bool readable,
 
 /*
  * Read what a running task's connection has got, if anything; true when there
- * is something to do about it, and advance is to be called.
+ * is something to do about it, and advance is to be called.  Not while it is
+ * blocked by the output; may append notices to out.
  */
-extern bool pgmc_remote_peek(PgmcRemote *remote);
+extern bool pgmc_remote_peek(PgmcRemote *remote, StringInfo out);
 
 /* Forget the environment that libpq would look at. Once, before any opening. */
 extern void pgmc_remote_init(void);

@@ -1355,7 +1355,7 @@ any_reply(Slot **busy, int n)
 
 	if (n == 1)
 	{
-		busy[0]->ready = pgmc_remote_peek(busy[0]->remote);
+		busy[0]->ready = pgmc_remote_peek(busy[0]->remote, &busy[0]->out);
 		return busy[0]->ready;
 	}
 	for (int i = 0; i < n; i++)
