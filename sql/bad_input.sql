@@ -174,11 +174,15 @@ SELECT pgmc.release();
 SELECT pgmc.autonomous('');
 SELECT pgmc.autonomous('COPY bad_input_t FROM STDIN');
 \echo :SQLSTATE
+\set VERBOSITY terse
 SELECT pgmc.autonomous('COPY bad_input_t TO STDOUT');
+\set VERBOSITY default
 \echo :SQLSTATE
 SELECT pgmc.autonomous('INSERT INTO bad_input_t VALUES (1); COPY bad_input_t FROM STDIN');
 \echo :SQLSTATE
+\set VERBOSITY terse
 SELECT * FROM pgmc.autonomous_query('COPY bad_input_t TO STDOUT') AS t(a text);
+\set VERBOSITY default
 \echo :SQLSTATE
 SELECT * FROM bad_input_t;
 SELECT pgmc.acquire();
