@@ -447,12 +447,12 @@ fate(bool ok)
 
 	if (ok)
 		return JOB_COMMITTED;
+	if (strstr(detail, "not known") != NULL || strcmp(state, "08007") == 0)
+		return JOB_DOUBT;
 	if (strstr(detail, "managed connection was committed") != NULL)
 		return JOB_COMMITTED;
 	if (strstr(detail, "was not committed") != NULL)
 		return JOB_FAILED;
-	if (strstr(detail, "not known") != NULL || strcmp(state, "08007") == 0)
-		return JOB_DOUBT;
 	if (strstr(context, "line 3") != NULL)
 		return JOB_COMMITTED;
 	if (inside)

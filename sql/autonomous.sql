@@ -51,6 +51,34 @@ SELECT * FROM pgmc.autonomous_query($$INSERT INTO autonomous_t VALUES (6, 'six')
 \echo :SQLSTATE
 SELECT count(*) FROM autonomous_t WHERE id = 6;
 
+-- also behind a comment
+SELECT * FROM pgmc.autonomous_query($$/* six */ INSERT INTO autonomous_t VALUES (6, 'six') RETURNING id -- too few$$) AS t(id int, a text);
+\echo :SQLSTATE
+SELECT count(*) FROM autonomous_t WHERE id = 6;
+-- Of several commands only the last one counts, which is known when they are done: then the error says so.
+BEGIN;
+SELECT * FROM pgmc.autonomous_query($$INSERT INTO autonomous_t VALUES (6, 'six'); SELECT 1$$) AS t(id int, a text);
+\echo :SQLSTATE
+COMMIT;
+BEGIN;
+SELECT pgmc.acquire();
+SELECT pgmc.set_autocommit(true);
+SELECT * FROM pgmc.query($$INSERT INTO autonomous_t VALUES (61, 'six'); UPDATE autonomous_t SET a = 'and one' WHERE id = 61$$) AS t(id int);
+\echo :SQLSTATE
+SELECT pgmc.set_autocommit(false);
+SELECT * FROM pgmc.query('SELECT 1; SELECT 1, 2') AS t(id int);
+\echo :SQLSTATE
+SELECT pgmc.rollback();
+SELECT pgmc.release();
+COMMIT;
+SELECT id, a FROM autonomous_t WHERE id IN (6, 61) ORDER BY id;
+BEGIN;
+SELECT pgmc.autonomous($$UPDATE autonomous_t SET a = 'copied' WHERE id = 6; COPY autonomous_t TO STDOUT; SELECT 1$$);
+\echo :SQLSTATE
+COMMIT;
+SELECT id, a FROM autonomous_t WHERE id IN (6, 61) ORDER BY id;
+DELETE FROM autonomous_t WHERE id IN (6, 61);
+
 -- ---- on another server ----
 
 SELECT pgmc.autonomous_on('autonomous_second', $$INSERT INTO autonomous_t VALUES (7, 'seven')$$),

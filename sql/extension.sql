@@ -1,5 +1,5 @@
 -- The extension itself: it comes with a schema, functions for everybody and a server for
--- nobody, and goes without leaving anything behind.
+-- nobody, and goes without leaving anything behind but that schema, which is empty.
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS pgmc CASCADE;
 CREATE EXTENSION pgmc;
@@ -80,6 +80,10 @@ CREATE SERVER regress_pgmc_second FOREIGN DATA WRAPPER pgmc;
 DROP EXTENSION pgmc;
 \echo :SQLSTATE
 DROP SERVER regress_pgmc_second;
+BEGIN;
+DROP EXTENSION pgmc;
+DROP SCHEMA pgmc;	-- which the server has made for it, but doesn't take for a part of it
+ROLLBACK;
 
 -- It can be removed by a session that holds a connection. The hold ends with an error or with the
 -- session; the extension made anew has a server of its own, which is not the one held.

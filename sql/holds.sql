@@ -504,6 +504,63 @@ DROP FUNCTION holds_use;
 DROP OWNED BY regress_pgmc_holds;
 DROP ROLE regress_pgmc_holds;
 
+-- ---- a server that changes while it is held ----
+
+-- It may get another name: it is the same connection.
+\set ON_ERROR_ROLLBACK on
+\set VERBOSITY terse
+CREATE SERVER holds_before FOREIGN DATA WRAPPER pgmc;
+SELECT pgmc.acquire('holds_before');
+SELECT pgmc.execute('INSERT INTO holds_t VALUES (21)');
+ALTER SERVER holds_before RENAME TO holds_after;
+SELECT pgmc.execute('INSERT INTO holds_t VALUES (22)');
+SELECT pgmc.transaction_status(), pgmc.transaction_status('holds_after');
+SELECT pgmc.commit();
+SELECT pgmc.execute_on('holds_after', 'DELETE FROM holds_t WHERE a IN (21, 22)');
+SELECT pgmc.commit('holds_after');
+
+-- Another one that has the old name now is another one.
+CREATE SERVER holds_before FOREIGN DATA WRAPPER pgmc;
+BEGIN;
+SELECT pgmc.execute_on('holds_before', 'SELECT 1');
+\echo :SQLSTATE
+COMMIT;
+SELECT pgmc.acquire('holds_before');
+SELECT pgmc.release('holds_after');
+SELECT pgmc.release('holds_before');
+DROP SERVER holds_before;
+
+-- With another mapping it would be another connection, though nobody else's.
+SELECT pgmc.acquire('holds_after');
+CREATE USER MAPPING FOR CURRENT_USER SERVER holds_after;
+BEGIN;
+SELECT pgmc.execute('SELECT 1');
+\echo :SQLSTATE
+SELECT pgmc.commit('holds_after');
+\echo :SQLSTATE
+SELECT pgmc.release('holds_after');
+COMMIT;
+SELECT pgmc.acquire('holds_after');
+ALTER USER MAPPING FOR CURRENT_USER SERVER holds_after OPTIONS (ADD "user" 'regress_pgmc_nobody');
+BEGIN;
+SELECT pgmc.execute('SELECT 1');
+\echo :SQLSTATE
+\set VERBOSITY default
+SELECT pgmc.release();
+COMMIT;
+SELECT pgmc.close('holds_after');
+DROP USER MAPPING FOR CURRENT_USER SERVER holds_after;
+
+-- A server that was dropped is no more, but its hold can be ended.
+SELECT pgmc.acquire('holds_after');
+DROP SERVER holds_after;
+BEGIN;
+SELECT pgmc.execute('SELECT 1');
+\echo :SQLSTATE
+SELECT pgmc.release('holds_after');
+COMMIT;
+\unset ON_ERROR_ROLLBACK
+
 -- ---- a session's end ----
 
 -- What it held is rolled back and free when the next one comes, who finds nothing of its state.

@@ -71,13 +71,13 @@ $$;
 
 CREATE EXTENSION pgmc;
 CREATE TEMP TABLE at_once AS SELECT * FROM pg_temp.objects() AS object;
+SELECT extversion AS newest FROM pg_extension WHERE extname = 'pgmc' \gset
 DROP EXTENSION pgmc;
 CREATE EXTENSION pgmc VERSION '1.0';
 SET client_min_messages = warning; -- a notice that there is nothing to do
 ALTER EXTENSION pgmc UPDATE;
 RESET client_min_messages;
-SELECT extversion = default_version AS is_newest FROM pg_extension JOIN pg_available_extensions ON name = extname
-	WHERE extname = 'pgmc';
+SELECT extversion = :'newest' AS is_newest FROM pg_extension WHERE extname = 'pgmc';
 (TABLE at_once EXCEPT SELECT pg_temp.objects()) UNION ALL (SELECT pg_temp.objects() EXCEPT TABLE at_once);
 DROP EXTENSION pgmc;
 

@@ -267,6 +267,26 @@ pgmc_channel_receive(PgmcChannel *channel, int slot, uint64 epoch, char *dst,
 	return state;
 }
 
+bool
+pgmc_channel_post(PgmcChannel *channel, int slot, uint64 epoch,
+				  const char *src, Size length)
+{
+	char	   *base;
+	bool		posted = false;
+
+	LWLockAcquire(&channel->lock, LW_EXCLUSIVE);
+	base = mapped(channel, slot);
+	if (base != NULL && channel->epoch == epoch && !channel->broken &&
+		channel->request.written == channel->request.read)
+	{
+		posted = ring_write(&channel->request, request_bytes(base), src,
+							length) == length;
+		channel->used = true;
+	}
+	LWLockRelease(&channel->lock);
+	return posted;
+}
+
 void
 pgmc_channel_wipe(PgmcChannel *channel, int slot, uint64 epoch)
 {

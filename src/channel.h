@@ -79,6 +79,14 @@ extern bool pgmc_channel_used(PgmcChannel *channel);
 /* Empty both rings where there is no worker that could. */
 extern void pgmc_channel_empty(PgmcChannel *channel);
 
+/*
+ * Write a whole request for the hold with this epoch, on its holder's behalf;
+ * false where this process hasn't mapped the slot's bytes.  At most
+ * PGMC_COPY_MAX bytes, into a ring that is empty.
+ */
+extern bool pgmc_channel_post(PgmcChannel *channel, int slot, uint64 epoch,
+							  const char *src, Size length);
+
 /* ---- the holder's end ---- */
 
 /*

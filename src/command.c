@@ -130,72 +130,196 @@ pgmc_command_may_be_several(const char *command)
 	return p[strspn(p, SPACES ";")] != '\0';
 }
 
-bool
-pgmc_command_may_be_copy(const char *command)
+/*
+ * Go to the first character that is neither white space, nor a comment, nor
+ * one of these; NULL: a comment has no end, so the server takes none of it.
+ */
+static const char *
+skip_blanks(const char *p, const char *blanks)
 {
-	command += strspn(command, SPACES "(;");
-	return pg_strncasecmp(command, "copy", 4) == 0 ||
-		strncmp(command, "--", 2) == 0 || strncmp(command, "/*", 2) == 0;
-}
-
-/* Does it, or what follows one of its semicolons, begin with one of these? */
-static bool
-has_command(const char *command, const char *const *words)
-{
-	while (command != NULL)
+	while (p != NULL)
 	{
-		command += strspn(command, SPACES ";");
-		for (int i = 0; words[i] != NULL; i++)
-			if (pg_strncasecmp(command, words[i], strlen(words[i])) == 0)
-				return true;
-		command = strchr(command, ';');
+		const char *begin = p;
+
+		p += strspn(p, blanks);
+		if (p[0] == '-' && p[1] == '-')
+			p = skip_line_comment(p);
+		else if (p[0] == '/' && p[1] == '*')
+			p = skip_block_comment(p);
+		if (p == begin)
+			break;
 	}
-	return false;
+	return p;
 }
 
-bool
-pgmc_command_may_commit(const char *command)
+/* Is this word (in lower case) here, behind blanks?  Where it ends, or NULL. */
+static const char *
+take_word(const char *p, const char *word)
 {
-	static const char *const words[] = {"commit", "end", "prepare", NULL};
+	size_t		length = strlen(word);
 
-	return has_command(command, words);
-}
-
-bool
-pgmc_command_may_prepare(const char *command)
-{
-	static const char *const words[] = {"prepare", NULL};
-
-	return has_command(command, words);
-}
-
-bool
-pgmc_command_may_commit_within(const char *command)
-{
-	static const char *const words[] = {
-		"call", "do", "vacuum", "reindex", "cluster", NULL
-	};
-
-	return has_command(command, words);
+	p = p == NULL ? NULL : skip_blanks(p, SPACES);
+	return p != NULL && pg_strncasecmp(p, word, length) == 0 &&
+		!in_identifier(p[length]) && p[length] != '$' ? p + length : NULL;
 }
 
 bool
 pgmc_command_is(const char *command, const char *word)
 {
-	size_t		length = strlen(word);
+	return take_word(skip_blanks(command, SPACES ";"), word) != NULL;
+}
 
-	for (;;)
+bool
+pgmc_command_may_be_copy(const char *command)
+{
+	command = skip_blanks(command, SPACES "(;");
+	return command == NULL || take_word(command, "copy") != NULL;
+}
+
+/* Does the test say so of the command, or of what follows one of its semicolons? */
+static bool
+any_command(const char *command, bool (*test) (const char *command))
+{
+	while (command != NULL)
 	{
-		command += strspn(command, SPACES ";");
-		if (strncmp(command, "--", 2) == 0)
-			command = skip_line_comment(command);
-		else if (strncmp(command, "/*", 2) == 0)
-			command = skip_block_comment(command);
-		else
-			break;
-		if (command == NULL)
-			return false;
+		command = skip_blanks(command, SPACES ";");
+		if (command == NULL || test(command))
+			return command != NULL;
+		command = strchr(command, ';');
 	}
-	return pg_strncasecmp(command, word, length) == 0 &&
-		!in_identifier(command[length]) && command[length] != '$';
+	return false;
+}
+
+static bool
+begins_with_one(const char *command, const char *const *words)
+{
+	for (int i = 0; words[i] != NULL; i++)
+		if (take_word(command, words[i]) != NULL)
+			return true;
+	return false;
+}
+
+static bool
+commits(const char *command)
+{
+	static const char *const words[] = {"commit", "end", "prepare", NULL};
+
+	return begins_with_one(command, words);
+}
+
+bool
+pgmc_command_may_commit(const char *command)
+{
+	return any_command(command, commits);
+}
+
+static bool
+prepares(const char *command)
+{
+	return take_word(command, "prepare") != NULL;
+}
+
+bool
+pgmc_command_may_prepare(const char *command)
+{
+	return any_command(command, prepares);
+}
+
+/* CREATE [UNIQUE] INDEX CONCURRENTLY, DROP INDEX CONCURRENTLY */
+static bool
+is_concurrent_index(const char *command)
+{
+	const char *verb = take_word(command, "create");
+	const char *unique = take_word(verb, "unique");
+
+	if (verb == NULL)
+		verb = take_word(command, "drop");
+	return take_word(take_word(unique ? unique : verb, "index"),
+					 "concurrently") != NULL;
+}
+
+/* ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY */
+static bool
+is_concurrent_alter(const char *command)
+{
+	const char *p = take_word(take_word(command, "alter"), "table");
+
+	while (p != NULL && *p != '\0' && *p != ';')
+	{
+		if (!in_identifier(p[-1]) && take_word(p, "concurrently") != NULL)
+			return true;
+		p = skip_one(command, p);
+	}
+	return false;
+}
+
+static bool
+commits_within(const char *command)
+{
+	static const char *const words[] = {
+		"call", "do", "vacuum", "analyze", "analyse", "reindex", "cluster", NULL
+	};
+
+	return begins_with_one(command, words) || is_concurrent_index(command) ||
+		is_concurrent_alter(command);
+}
+
+bool
+pgmc_command_may_commit_within(const char *command)
+{
+	return any_command(command, commits_within);
+}
+
+static bool
+is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Is there a word in this text that stands for a moment, such as 'today'? */
+static bool
+names_moment(const char *text, const char *end)
+{
+	static const char *const words[] = {"now", "today", "tomorrow", "yesterday"};
+
+	for (const char *p = text; p < end; p++)
+	{
+		if (p > text &&is_letter(p[-1]))
+			continue;
+		for (size_t i = 0; i < lengthof(words); i++)
+		{
+			size_t		length = strlen(words[i]);
+
+			if (pg_strncasecmp(p, words[i], length) == 0 && !is_letter(p[length]))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * The server reads literals when it prepares a command: a date 'today' stays
+ * that of this day.  Commands that are no queries gain nothing by it, and
+ * those that end a transaction shall not fail because they are gone.
+ */
+bool
+pgmc_command_is_repeatable(const char *command)
+{
+	static const char *const words[] = {
+		"select", "insert", "update", "delete", "merge", "with", "values"
+	};
+	bool		is_query = false;
+	const char *p = command;
+
+	for (size_t i = 0; i < lengthof(words); i++)
+		is_query = is_query || pgmc_command_is(command, words[i]);
+	while (is_query && *p != '\0')
+	{
+		const char *end = skip_one(command, p);
+
+		if (end == NULL || ((*p == '\'' || *p == '$') && names_moment(p, end)))
+			return false;
+		p = end;
+	}
+	return is_query;
 }

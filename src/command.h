@@ -12,7 +12,7 @@
  */
 extern bool pgmc_command_may_be_several(const char *command);
 
-/* May this be a COPY, or is it hidden behind a comment what it is? */
+/* May this be a COPY?  False is certain, where the string is one command. */
 extern bool pgmc_command_may_be_copy(const char *command);
 
 /* May this, or a command in it, be one that commits?  Not one that hides it. */
@@ -29,5 +29,11 @@ extern bool pgmc_command_may_commit_within(const char *command);
  * comments?  Certain, where the string is one command.
  */
 extern bool pgmc_command_is(const char *command, const char *word);
+
+/*
+ * Can this command, which is one, be prepared and used again and again, and
+ * does it still mean the same then?  False may be wrong.
+ */
+extern bool pgmc_command_is_repeatable(const char *command);
 
 #endif							/* PGMC_COMMAND_H */

@@ -49,6 +49,7 @@ struct PgmcHold
 	PgmcXactStatus xact;		/* as of the last reply */
 	uint16		seq;			/* of the last request */
 	bool		in_flight;		/* a request is not answered in full yet */
+	bool		mailed;			/* it went with the acquire: see PgmcMail */
 	bool		aborting;		/* one was dropped, the worker is ending it */
 	bool		committing;		/* what is in flight may commit */
 	bool		commits_within; /* and may have done so when it fails */

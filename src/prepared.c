@@ -13,6 +13,7 @@
 #include "common/hashfn.h"
 #include "utils/memutils.h"
 
+#include "command.h"
 #include "prepared.h"
 
 #define MAX_ENTRIES		64
@@ -25,7 +26,6 @@ typedef struct Entry
 	uint64		used;			/* when it was used last, a count */
 	int			number;			/* of the statement, 0: not prepared yet */
 	bool		there;			/* it is prepared */
-	bool		returns_rows;
 	uint32		settings;
 	int			nparams;
 	Oid		   *types;
@@ -40,6 +40,9 @@ struct PgmcPrepared
 								 * again, for we may be wrong about what is
 								 * gone */
 	int			left;			/* statements that may still be made */
+	bool		changed;		/* the open transaction may have changed what
+								 * names stand for */
+	bool		given_up;		/* none shall be made */
 	Entry		entries[MAX_ENTRIES];
 };
 
@@ -134,7 +137,6 @@ begin_statement(PgmcPrepared *prepared, Entry *entry, const PgmcExecute *exec,
 	entry->number = ++prepared->last_number;
 	prepared->left--;
 	entry->there = false;
-	entry->returns_rows = false;
 }
 
 PgmcPreparedUse
@@ -145,7 +147,8 @@ pgmc_prepared_use(PgmcPrepared *prepared, const PgmcExecute *exec,
 	uint64		hash;
 	Entry	   *entry;
 
-	if (length > MAX_TEXT)
+	if (length > MAX_TEXT || prepared->given_up ||
+		!pgmc_command_is_repeatable(exec->command))
 		return PGMC_PREPARED_ONCE;
 	hash = hash_of(exec, length, settings);
 	entry = find_entry(prepared, hash);
@@ -190,15 +193,6 @@ pgmc_prepared_done(PgmcPrepared *prepared, int number)
 }
 
 void
-pgmc_prepared_returns_rows(PgmcPrepared *prepared, int number)
-{
-	Entry	   *entry = find_number(prepared, number);
-
-	if (entry != NULL)
-		entry->returns_rows = true;
-}
-
-void
 pgmc_prepared_drop(PgmcPrepared *prepared, int number)
 {
 	Entry	   *entry = find_number(prepared, number);
@@ -207,36 +201,62 @@ pgmc_prepared_drop(PgmcPrepared *prepared, int number)
 		entry->there = false;
 }
 
-/* Can't a command with this tag have changed a table, or dropped a statement? */
-static bool
-is_harmless(const char *tag)
+void
+pgmc_prepared_give_up(PgmcPrepared *prepared)
 {
-	static const char *const tags[] = {
-		"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "BEGIN", "START",
-		"COMMIT", "SAVEPOINT", "RELEASE", "FETCH", "MOVE", "NOTIFY",
-		"LISTEN", "UNLISTEN", "LOCK", "SHOW", "EXPLAIN"
-	};
-	Size		length = strcspn(tag, " ");
-
-	for (Size i = 0; i < lengthof(tags); i++)
-		if (strlen(tags[i]) == length && strncmp(tag, tags[i], length) == 0)
-			return true;
-	return false;
+	pgmc_prepared_forget(prepared);
+	prepared->given_up = true;
 }
 
 void
-pgmc_prepared_heed_tag(PgmcPrepared *prepared, const char *tag)
+pgmc_prepared_begin_xact(PgmcPrepared *prepared)
 {
-	if (is_harmless(tag))
-		return;
-	if (strcmp(tag, "DISCARD ALL") == 0 || strcmp(tag, "DEALLOCATE ALL") == 0)
-	{
-		pgmc_prepared_forget(prepared);
-		prepared->left = MAX_STATEMENTS;
-	}
-	else if (strcmp(tag, "DEALLOCATE") == 0)
-		pgmc_prepared_forget(prepared);
+	prepared->changed = false;
+}
+
+static void
+drop_all(PgmcPrepared *prepared)
+{
 	for (int i = 0; i < MAX_ENTRIES; i++)
-		if (prepared->entries[i].returns_rows)
-			prepared->entries[i].there = false;
+		prepared->entries[i].there = false;
+}
+
+/* Can't a command with this tag have changed what a name stands for? */
+static bool
+is_harmless(const char *tag, bool returned_rows)
+{
+	static const char *const tags[] = {
+		"INSERT", "UPDATE", "DELETE", "MERGE", "BEGIN", "START", "COMMIT",
+		"SAVEPOINT", "RELEASE", "DECLARE", "FETCH", "MOVE", "CLOSE", "NOTIFY",
+		"LISTEN", "UNLISTEN", "LOCK", "SHOW", "COPY", "TRUNCATE", "VACUUM",
+		"ANALYZE", "REFRESH"
+	};
+	Size		length = strcspn(tag, " ");
+
+	/* CREATE TABLE AS and SELECT INTO have this tag, too */
+	if (length == 6 && strncmp(tag, "SELECT", length) == 0)
+		return returned_rows;
+	for (Size i = 0; i < lengthof(tags); i++)
+		if (strlen(tags[i]) == length && strncmp(tag, tags[i], length) == 0)
+			return true;
+	return length == 0;			/* an empty command */
+}
+
+void
+pgmc_prepared_heed_tag(PgmcPrepared *prepared, const char *tag,
+					   bool returned_rows)
+{
+	if (strcmp(tag, "ROLLBACK") == 0)
+	{
+		/* or to a savepoint: then there may be more to roll back */
+		if (prepared->changed)
+			drop_all(prepared);
+		return;
+	}
+	if (is_harmless(tag, returned_rows))
+		return;
+	prepared->changed = true;
+	drop_all(prepared);
+	if (strcmp(tag, "DEALLOCATE ALL") == 0 || strcmp(tag, "DISCARD ALL") == 0)
+		prepared->left = MAX_STATEMENTS;
 }

@@ -37,21 +37,32 @@ extern PgmcPreparedUse pgmc_prepared_use(PgmcPrepared *prepared,
 										 const PgmcExecute *exec,
 										 uint32 settings, int *number);
 
-/* The statement with this number is there now; it returns rows. */
+/* The statement with this number is there now. */
 extern void pgmc_prepared_done(PgmcPrepared *prepared, int number);
-extern void pgmc_prepared_returns_rows(PgmcPrepared *prepared, int number);
 
 /* Don't use this one any more. */
 extern void pgmc_prepared_drop(PgmcPrepared *prepared, int number);
 
+/* A transaction begins with the next command. */
+extern void pgmc_prepared_begin_xact(PgmcPrepared *prepared);
+
 /*
- * A command with this tag has run.  One that may have changed tables has made
- * those statements that return rows unusable, as their columns must stay what
- * they were; one that drops all statements has dropped ours.
+ * A command with this tag has run.  One that may have changed what names stand
+ * for makes all statements unusable: those that return rows would fail, as
+ * their columns must stay what they were, and parameters whose types the
+ * server has found out would keep these.  So does a rollback of such a one.
+ * Where all statements were dropped, so were ours.
  */
-extern void pgmc_prepared_heed_tag(PgmcPrepared *prepared, const char *tag);
+extern void pgmc_prepared_heed_tag(PgmcPrepared *prepared, const char *tag,
+								   bool returned_rows);
 
 /* Use none of them any more: the connection was reset. */
 extern void pgmc_prepared_forget(PgmcPrepared *prepared);
+
+/*
+ * One that should be there wasn't.  Somebody takes them away unseen, or there
+ * is not always the same session at the other end: so make no more of them.
+ */
+extern void pgmc_prepared_give_up(PgmcPrepared *prepared);
 
 #endif							/* PGMC_PREPARED_H */

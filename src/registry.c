@@ -109,6 +109,12 @@ typedef struct Session
 	int			slot;			/* where result is PGMC_GRANTED */
 	uint64		epoch;
 	PgmcFailure failure;		/* where result is PGMC_FAILED */
+	uint64		finished_epoch; /* of the latest call that the worker has
+								 * ended; 0: none */
+	int64		finished_rows;	/* its reply */
+	bool		mailed;			/* the mail is sent, in the latest hold */
+	PgmcMail	mail;			/* of the latest acquire: its owner, while it
+								 * isn't queued */
 } Session;
 
 typedef struct Registry
@@ -432,6 +438,16 @@ close_conn(Conn *conn, PgmcCloseReason why)
 	set_state(conn, PGMC_CONN_CLOSING);
 }
 
+/* May this mail go out on this connection, as its sender would send it? */
+static bool
+suits_mail(const Conn *conn, const PgmcMail *mail)
+{
+	return mail->length > 0 && conn->open &&
+		conn->options_hash == mail->options_hash &&
+		(mail->anyhow || (mail->with_password && conn->used_password) ||
+		 (mail->own_cluster && conn->same_cluster));
+}
+
 static void
 hold(Conn *conn, int procno)
 {
@@ -450,6 +466,11 @@ hold(Conn *conn, int procno)
 	if (conn->hold_timeout > 0 || conn->idle_hold_timeout > 0)
 		call_worker();
 	pgmc_channel_give(&conn->channel, conn->epoch);
+	s->mailed = suits_mail(conn, &s->mail) &&
+		pgmc_channel_post(&conn->channel, conn - reg->conns, conn->epoch,
+						  s->mail.frame, s->mail.length);
+	if (s->mailed)
+		pgmc_registry_wake_worker();
 }
 
 static void
@@ -461,6 +482,7 @@ fill_grant(const Conn *conn, PgmcGrant *grant)
 	grant->used_password = conn->used_password;
 	grant->same_cluster = conn->same_cluster;
 	grant->options_hash = conn->options_hash;
+	grant->mailed = reg->sessions[conn->holder].mailed;
 }
 
 static void
@@ -521,7 +543,10 @@ pass_on(Conn *conn)
 		s->slot = conn - reg->conns;
 		s->epoch = conn->epoch;
 		s->result = PGMC_GRANTED;
-		wake(procno);
+
+		/* one whose command has gone out may sleep until the reply */
+		if (!s->mailed)
+			wake(procno);
 	}
 	else if (conn->open)
 		set_state(conn, PGMC_CONN_IDLE);
@@ -768,6 +793,10 @@ pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
 	lock(LW_EXCLUSIVE);
 	s->userid = userid;
 	s->mode = acquire->mode;
+	if (acquire->mail != NULL)
+		s->mail = *acquire->mail;
+	else
+		s->mail.length = 0;
 	strlcpy(s->appname, application_name ? application_name : "",
 			sizeof(s->appname));
 	compare_libraries();
@@ -782,8 +811,14 @@ outcome(const Session *s, PgmcGrant *grant, PgmcFailure *failure)
 {
 	if (s->result == PGMC_GRANTED)
 	{
-		fill_grant(&reg->conns[s->slot], grant);
+		/* it may have been taken away again */
+		if (reg->conns[s->slot].epoch == s->epoch)
+			fill_grant(&reg->conns[s->slot], grant);
+		else
+			memset(grant, 0, sizeof(*grant));
+		grant->slot = s->slot;
 		grant->epoch = s->epoch;
+		grant->mailed = s->mailed;
 	}
 	else if (s->result == PGMC_FAILED)
 		*failure = s->failure;
@@ -1047,6 +1082,42 @@ pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how, PgmcEnd why,
 	}
 	unlock();
 	return held;
+}
+
+bool
+pgmc_registry_call_finished(uint64 epoch, int64 *rows)
+{
+	const Session *s = &reg->sessions[pgmc_procno(MyProc)];
+	bool		finished;
+
+	lock(LW_SHARED);
+	finished = s->finished_epoch == epoch;
+	*rows = s->finished_rows;
+	unlock();
+	return finished;
+}
+
+bool
+pgmc_registry_finish_call(int slot, int64 rows)
+{
+	Conn	   *conn = &reg->conns[slot];
+	int			holder;
+	bool		finished;
+
+	lock(LW_EXCLUSIVE);
+	finished = conn->state == PGMC_CONN_HELD && conn->own_xacts && conn->open &&
+		!(conn->same_cluster && pid_holds(conn->backend_pid));
+	if (finished)
+	{
+		holder = conn->holder;
+		reg->sessions[holder].finished_epoch = conn->epoch;
+		reg->sessions[holder].finished_rows = rows;
+		note_end(conn, PGMC_END_RELEASE, false);
+		release_locked(conn, PGMC_RELEASE_CLEAN);
+		wake(holder);
+	}
+	unlock();
+	return finished;
 }
 
 void

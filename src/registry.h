@@ -66,6 +66,7 @@ typedef struct PgmcGrant
 	bool		used_password;
 	bool		same_cluster;
 	uint64		options_hash;	/* of the options it was opened with */
+	bool		mailed;			/* the acquire's mail has been sent */
 } PgmcGrant;
 
 typedef enum PgmcAcquireResult
@@ -86,6 +87,24 @@ typedef enum PgmcAcquireMode
 	PGMC_ACQUIRE_EXTRA			/* another connection beside those we hold */
 } PgmcAcquireMode;
 
+/* largest request that may go with an acquire */
+#define PGMC_MAIL_SIZE	1024
+
+/*
+ * A request that goes out by itself, as soon as its turn has come, on a
+ * connection that suits it: its holder needn't be awake for that.
+ */
+typedef struct PgmcMail
+{
+	Size		length;			/* of the frame, 0: there is none */
+	uint16		seq;			/* the frame's */
+	uint64		options_hash;	/* the connection must have these options */
+	bool		with_password;	/* and one of: have used a password, */
+	bool		own_cluster;	/* lead to this cluster, */
+	bool		anyhow;			/* nothing else */
+	char		frame[PGMC_MAIL_SIZE];
+} PgmcMail;
+
 typedef struct PgmcAcquire
 {
 	PgmcKey		key;
@@ -95,6 +114,7 @@ typedef struct PgmcAcquire
 	int			hold_timeout;	/* milliseconds, 0: none */
 	int			idle_hold_timeout;	/* milliseconds, 0: none */
 	PgmcAcquireMode mode;
+	const PgmcMail *mail;		/* or NULL */
 } PgmcAcquire;
 
 /* why a waiter failed */
@@ -327,6 +347,12 @@ extern void pgmc_registry_waits(PgmcWaits *waits);
 extern bool pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how,
 								  PgmcEnd why, bool in_xact);
 
+/*
+ * Has the worker ended the call in the hold with this epoch, and the hold with
+ * it?  Then this is the reply.
+ */
+extern bool pgmc_registry_call_finished(uint64 epoch, int64 *rows);
+
 /* A session ends: everything that it has, in every state. */
 extern void pgmc_registry_session_exit(void);
 
@@ -390,6 +416,15 @@ extern bool pgmc_registry_worker_end_if_idle(void);
 
 /* The worker dies: tell every holder and waiter, free what has no holder. */
 extern void pgmc_registry_worker_exit(const char *why);
+
+/*
+ * The command of a call (PGMC_ACQUIRE_EXTRA) has ended well, and its connection
+ * is idle: end the hold, too, on the holder's behalf, who finds the number of
+ * rows by pgmc_registry_call_finished.  The next in the queue has the connection
+ * then, without waiting for that one to wake up.  False where the reply must go
+ * the usual way.
+ */
+extern bool pgmc_registry_finish_call(int slot, int64 rows);
 
 extern void pgmc_registry_wake_holder(int slot);
 extern void pgmc_registry_set_xact_status(int slot, PgmcXactStatus status);

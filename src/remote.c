@@ -54,6 +54,9 @@
 /* how often to ask what became of a transaction that is still in progress */
 #define RESOLVE_EVERY_MS	10
 
+/* a row of less may make the output a little longer than its limit */
+#define SMALL_ROW		(8 * 1024)
+
 /* a message of this size makes a connection worth replacing when it is idle */
 #define BLOATED_SIZE		(4 * 1024 * 1024)
 
@@ -166,6 +169,8 @@ struct PgmcRemote
 	char	   *reset_query;
 	char	   *encoding;
 	PgmcPrepared *prepared;		/* statements */
+	uint32		statement_key;	/* part of their names: behind a pooler, there
+								 * may be those of other connections */
 	uint64		last_user;		/* session whose state may be left in it */
 
 	bool		bloated;		/* libpq's buffers have grown, and never
@@ -177,6 +182,7 @@ struct PgmcRemote
 	char		error[PGMC_ERROR_SIZE];
 
 	Task		task;
+	bool		quiet_call;		/* the latest: see pgmc_remote_quiet_call */
 	StringInfo	out;			/* during advance only */
 
 	/* the row being emitted */
@@ -340,6 +346,13 @@ uint64
 pgmc_remote_options_hash(const PgmcRemote *remote)
 {
 	return remote->options_hash;
+}
+
+bool
+pgmc_remote_quiet_call(const PgmcRemote *remote, int64 *rows)
+{
+	*rows = remote->task.rows;
+	return remote->quiet_call;
 }
 
 bool
@@ -625,22 +638,52 @@ receive_notice(void *arg, const PGresult *res)
 	PG_END_TRY();
 }
 
+/* Was the error raised in this function of the server's, on behalf of nothing else? */
+static bool
+raised_in(const PGresult *res, const PgmcFields *fields, const char *function)
+{
+	const char *source = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+
+	return source != NULL && strcmp(source, function) == 0 &&
+		fields->context == NULL;
+}
+
 /*
  * Has the command failed for no other reason than that its prepared statement
  * is gone, or returns other columns than it did?  Then it hasn't begun to run.
- * It is sent once more, in full, where no transaction was lost by that.
+ * It is sent once more, in full, where no transaction was lost by that.  The
+ * SQLSTATE doesn't tell: what the command calls may have raised that, too.
+ *
+ * A statement may have become outdated in other ways, by types of parameters
+ * that aren't right any more: it isn't used again after errors that look like
+ * it, and may be prepared anew.
  */
 static bool
-statement_unusable(PgmcRemote *remote, const PgmcFields *fields)
+statement_unusable(PgmcRemote *remote, const PGresult *res,
+				   const PgmcFields *fields)
 {
 	Task	   *task = &remote->task;
+	bool		unusable = false;
 
 	if (!task->known || task->at >= task->nsteps ||
-		(strcmp(fields->sqlstate, "26000") != 0 &&
-		 strcmp(fields->sqlstate, "0A000") != 0))
+		(task->steps[task->at] != STEP_DESCRIBE &&
+		 task->steps[task->at] != STEP_MAIN_PREPARED))
 		return false;
-	pgmc_prepared_drop(remote->prepared, task->statement);
-	task->retry = task->fresh && !task->spoke && !task->silent && !task->failed;
+	if (strcmp(fields->sqlstate, "26000") == 0 &&
+		raised_in(res, fields, "FetchPreparedStatement"))
+	{
+		unusable = true;
+		pgmc_prepared_give_up(remote->prepared);
+	}
+	else if (strcmp(fields->sqlstate, "0A000") == 0 &&
+			 raised_in(res, fields, "RevalidateCachedQuery"))
+		unusable = true;
+	if (unusable || strncmp(fields->sqlstate, "22", 2) == 0 ||
+		strncmp(fields->sqlstate, "42", 2) == 0 ||
+		strncmp(fields->sqlstate, "XX", 2) == 0)
+		pgmc_prepared_drop(remote->prepared, task->statement);
+	task->retry = unusable && task->fresh && !task->spoke && !task->silent &&
+		!task->failed;
 	return task->retry;
 }
 
@@ -693,7 +736,7 @@ report_error(PgmcRemote *remote, const PGresult *res)
 		set_error(remote, ERRCODE_CONNECTION_FAILURE,
 				  psprintf("reset_query failed: %s", fields.message));
 	}
-	else if (statement_unusable(remote, &fields))
+	else if (statement_unusable(remote, res, &fields))
 	{
 		task->failed = true;
 		return;
@@ -845,6 +888,8 @@ finish_opening(PgmcRemote *remote)
 	remote->encoding = MemoryContextStrdup(remote->open_context,
 										   encoding ? encoding : "");
 	remote->prepared = pgmc_prepared_create(remote->open_context);
+	if (!pg_strong_random(&remote->statement_key, sizeof(remote->statement_key)))
+		elog(ERROR, "could not generate a random number");
 	remote->state = PGMC_REMOTE_READY;
 	remote->event = PGMC_REMOTE_OPENED;
 }
@@ -880,6 +925,7 @@ begin_task(PgmcRemote *remote, TaskKind kind, uint16 seq)
 	memset(task, 0, sizeof(*task));
 	task->kind = kind;
 	task->seq = seq;
+	remote->quiet_call = false;
 	remote->state = PGMC_REMOTE_BUSY;
 	remote->event = PGMC_REMOTE_NOTHING;
 	if (!remote->eof)
@@ -1013,6 +1059,8 @@ begin_retry(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
 
+	if (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))
+		hear_last_words(remote);
 	task->retry = task->failed = task->known = false;
 	task->asking = task->answered = false;
 	task->statement = 0;
@@ -1071,6 +1119,8 @@ pgmc_remote_execute(PgmcRemote *remote, uint8 flags, uint16 seq,
 		!pgmc_command_may_prepare(exec->command))
 		task->xid = open_xid(remote);
 	task->fresh = PQtransactionStatus(remote->conn) == PQTRANS_IDLE;
+	if (task->fresh)
+		pgmc_prepared_begin_xact(remote->prepared);
 	if (flags & PGMC_EXEC_MANY)
 		begin_many(remote, exec);
 	if (reset_due(remote, exec->session))
@@ -1151,6 +1201,7 @@ pgmc_remote_drop_task(PgmcRemote *remote)
 		return;
 	}
 	task->silent = true;
+	task->retry = false;
 	task->exec = NULL;			/* its memory goes with the request */
 	if (task->asking)
 	{
@@ -1285,12 +1336,13 @@ arrange_arguments(const PgmcExecute *exec, Arguments *args)
 
 /* name of the prepared statement, with a blank so that it is nobody else's */
 static void
-statement_name(const Task *task, char *name)
+statement_name(const PgmcRemote *remote, char *name)
 {
-	if (task->statement == 0)
+	if (remote->task.statement == 0)
 		name[0] = '\0';
 	else
-		snprintf(name, STATEMENT_NAME, "pgmc %d", task->statement);
+		snprintf(name, STATEMENT_NAME, "pgmc %08x %d", remote->statement_key,
+				 remote->task.statement);
 }
 
 static void
@@ -1311,7 +1363,7 @@ send_main(PgmcRemote *remote, StepKind step)
 	char		name[STATEMENT_NAME];
 
 	arrange_arguments(exec, &args);
-	statement_name(&remote->task, name);
+	statement_name(remote, name);
 	if (step == STEP_PREPARE)
 		return PQsendPrepare(remote->conn, name, exec->command, exec->nparams,
 							 args.types);
@@ -1336,7 +1388,7 @@ send_in_pipeline(PgmcRemote *remote, StepKind step)
 			{
 				char		name[STATEMENT_NAME];
 
-				statement_name(&remote->task, name);
+				statement_name(remote, name);
 				return PQsendDescribePrepared(remote->conn, name);
 			}
 		case STEP_SETS:
@@ -1593,6 +1645,38 @@ describe_flags(const Task *task)
 	return (task->flags & PGMC_EXEC_BINARY) ? PGMC_DESCRIBE_BINARY : 0;
 }
 
+/* A row that there is room for, in one piece. */
+static void
+emit_small_row(PgmcRemote *remote, uint32 total)
+{
+	StringInfo	out = remote->out;
+	PGresult   *res = remote->row;
+	int			n = PQnfields(res);
+	char	   *at;
+
+	enlargeStringInfo(out, PGMC_FRAME_SIZE + total);
+	at = out->data + out->len;
+	pgmc_wire_header(at, PGMC_REPLY_ROW, 0, remote->task.seq, total);
+	at += PGMC_FRAME_SIZE;
+	for (int i = 0; i < n; i++)
+	{
+		int32		length = PQgetlength(res, 0, i);
+
+		if (length == 0 && PQgetisnull(res, 0, i))
+			length = -1;
+		memcpy(at, &length, sizeof(length));
+		at += sizeof(length);
+		if (length > 0)
+		{
+			memcpy(at, PQgetvalue(res, 0, i), length);
+			at += length;
+		}
+	}
+	out->len = at - out->data;
+	out->data[out->len] = '\0';
+	clear_row(remote);
+}
+
 /* Emit what fits of the present row; true when all of it is out. */
 static bool
 emit_row(PgmcRemote *remote)
@@ -1608,6 +1692,11 @@ emit_row(PgmcRemote *remote)
 
 		for (int i = 0; i < n; i++)
 			total += 4 + (uint32) PQgetlength(res, 0, i);
+		if (total < SMALL_ROW)
+		{
+			emit_small_row(remote, total);
+			return true;
+		}
 		remote->bloated = remote->bloated || total > BLOATED_SIZE;
 		pgmc_wire_header(header, PGMC_REPLY_ROW, 0, remote->task.seq, total);
 		appendBinaryStringInfo(out, header, sizeof(header));
@@ -1660,7 +1749,9 @@ complete_step(PgmcRemote *remote, PGresult *res)
 	switch (task->steps[task->at])
 	{
 		case STEP_RESET:
-			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+		case STEP_ROLLBACK:
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res),
+								   status == PGRES_TUPLES_OK);
 			break;
 		case STEP_PREPARE:
 			if (task->statement != 0)
@@ -1678,9 +1769,8 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			if (PQntuples(res) > 0 && rows_wanted(task))
 				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
-			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
-			if (task->statement != 0 && status == PGRES_TUPLES_OK)
-				pgmc_prepared_returns_rows(remote->prepared, task->statement);
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res),
+								   status == PGRES_TUPLES_OK);
 			if (task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0)
 			{
 				task->own_commit = true;
@@ -1693,13 +1783,15 @@ complete_step(PgmcRemote *remote, PGresult *res)
 		case STEP_SETS:
 			task->rows += tuples_of(res);
 			if (task->sets_done == 0)
-				pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res));
+				pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res),
+									   status == PGRES_TUPLES_OK);
 			task->own_commit = task->own_commit ||
 				strcmp(PQcmdStatus(res), "COMMIT") == 0 ||
 				(task->ends_xact && (task->flags & PGMC_EXEC_AUTOCOMMIT));
 			break;
 		case STEP_COMMIT:
 			task->committed = strcmp(PQcmdStatus(res), "COMMIT") == 0;
+			pgmc_prepared_heed_tag(remote->prepared, PQcmdStatus(res), false);
 			if (!task->committed)
 				task->done_flags |= PGMC_DONE_NOT_COMMITTED;
 			break;
@@ -1924,6 +2016,10 @@ finish_task(PgmcRemote *remote)
 	if (!task->silent && !task->failed)
 		remote->rows += task->rows;
 	remote->event = PGMC_REMOTE_DONE;
+	remote->quiet_call = (task->flags & PGMC_EXEC_AUTONOMOUS) != 0 &&
+		(task->flags & PGMC_EXEC_ROWS) == 0 && task->done_flags == 0 &&
+		!task->silent && !task->failed && !task->spoke && !task->condemned &&
+		done.xact_status == PGMC_XACT_IDLE;
 	if (task->condemned)
 		lose(remote);
 }
@@ -1998,16 +2094,31 @@ flush_writes(PgmcRemote *remote)
 }
 
 bool
+pgmc_remote_awaits_reply(const PgmcRemote *remote)
+{
+	const Task *task = &remote->task;
+
+	return remote->state == PGMC_REMOTE_BUSY && task->sent && !remote->eof &&
+		!no_set_due(task) && !(task->done_flags & PGMC_DONE_COPY);
+}
+
+/* PQisBusy looks at what there is, and hands out the notices that are in it. */
+bool
 pgmc_remote_peek(PgmcRemote *remote, StringInfo out)
 {
-	bool		something;
+	int			length = out->len;
 
+	Assert(remote->row == NULL);
+	remote->out = out;
 	if (!PQconsumeInput(remote->conn))
 		remote->eof = true;
-	remote->out = out;			/* libpq may have notices to tell */
-	something = !PQisBusy(remote->conn) || remote->eof || out->len > 0;
+	if (!remote->eof && PQisBusy(remote->conn))
+	{
+		remote->out = NULL;
+		return out->len > length;
+	}
 	remote->out = NULL;
-	return something;
+	return true;
 }
 
 static void

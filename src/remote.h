@@ -80,6 +80,12 @@ extern bool pgmc_remote_same_cluster(const PgmcRemote *remote);
 extern bool pgmc_remote_used_password(const PgmcRemote *remote);
 extern uint64 pgmc_remote_options_hash(const PgmcRemote *remote);
 
+/*
+ * Has the latest task been an autonomous command for which there was nothing to
+ * tell but that it has ended well, and how many *rows it had?
+ */
+extern bool pgmc_remote_quiet_call(const PgmcRemote *remote, int64 *rows);
+
 /* Has a huge value blown up libpq's buffers? */
 extern bool pgmc_remote_bloated(const PgmcRemote *remote);
 
@@ -161,10 +167,13 @@ extern void pgmc_remote_close(PgmcRemote *remote);
 extern void pgmc_remote_advance(PgmcRemote *remote, bool readable,
 								StringInfo out);
 
+/* Is it the backend at the other end, and nobody else, that makes the task go on? */
+extern bool pgmc_remote_awaits_reply(const PgmcRemote *remote);
+
 /*
- * Read what a running task's connection has got, if anything; true when there
- * is something to do about it, and advance is to be called.  Not while it is
- * blocked by the output; may append notices to out.
+ * Where it is: read what the connection has got, if anything.  True when there
+ * is something to do about it, and advance is to be called.  A notice goes to
+ * out, where there must be room.
  */
 extern bool pgmc_remote_peek(PgmcRemote *remote, StringInfo out);
 

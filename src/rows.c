@@ -59,7 +59,11 @@ struct PgmcRows
 	Column	   *columns;
 	Datum	   *values;
 	bool	   *nulls;
+	char	   *buffer;			/* of a row, ROW_BUFFER bytes and one */
 };
+
+/* longer rows are read value by value */
+#define ROW_BUFFER	(16 * 1024)
 
 /* ---- the format of a command's rows, as learnt before ---- */
 
@@ -261,14 +265,12 @@ read_text(Column *column, char *str, int32 length)
 							 column->typmod);
 }
 
+/* bytes must have room for one more behind the value */
 static void
-read_value(PgmcRows *rows, PgmcReader *reader, int i)
+set_value(PgmcRows *rows, int i, char *bytes, int32 length)
 {
 	Column	   *column = &rows->columns[i];
-	int32		length;
-	char	   *bytes;
 
-	pgmc_reader_take(reader, &length, sizeof(length));
 	rows->nulls[i] = length < 0;
 	if (length < 0)
 	{
@@ -277,18 +279,61 @@ read_value(PgmcRows *rows, PgmcReader *reader, int i)
 											column->input_param, column->typmod);
 		return;
 	}
-	bytes = palloc((Size) length + 1);
-	pgmc_reader_take(reader, bytes, length);
 	bytes[length] = '\0';
 	rows->values[i] = rows->binary ? read_binary(column, bytes, length) :
 		read_text(column, bytes, length);
 }
 
+/* A row that fits into the buffer: as one piece, its values stay in there. */
 static void
-read_row(PgmcRows *rows, PgmcReader *reader)
+read_small_row(PgmcRows *rows, PgmcReader *reader, uint32 size)
 {
+	char	   *at = rows->buffer;
+	char	   *end = at + size;
+	int32		length;
+
+	pgmc_reader_take(reader, at, size);
+	memcpy(&length, at, sizeof(length));
 	for (int i = 0; i < rows->desc->natts; i++)
-		read_value(rows, reader, i);
+	{
+		char	   *bytes = at + sizeof(length);
+		int32		next = 0;
+
+		if (bytes + Max(length, 0) > end)
+			elog(ERROR, "row of pgmc is shorter than its header says");
+		at = bytes + Max(length, 0);
+
+		/* the value's zero byte goes where the next length is */
+		if (at + sizeof(next) <= end)
+			memcpy(&next, at, sizeof(next));
+		set_value(rows, i, bytes, length);
+		length = next;
+	}
+}
+
+static void
+read_row(PgmcRows *rows, PgmcReader *reader, uint32 size)
+{
+	if (rows->desc->natts == 0)
+		return;
+	if (size <= ROW_BUFFER)
+	{
+		read_small_row(rows, reader, size);
+		return;
+	}
+	for (int i = 0; i < rows->desc->natts; i++)
+	{
+		char	   *bytes = NULL;
+		int32		length;
+
+		pgmc_reader_take(reader, &length, sizeof(length));
+		if (length >= 0)
+		{
+			bytes = palloc((Size) length + 1);
+			pgmc_reader_take(reader, bytes, length);
+		}
+		set_value(rows, i, bytes, length);
+	}
 }
 
 static void
@@ -306,7 +351,7 @@ take_row(PgmcSink *sink, PgmcReader *reader, uint32 length)
 
 		PG_TRY();
 		{
-			read_row(rows, reader);
+			read_row(rows, reader, length);
 		}
 		PG_FINALLY();
 		{
@@ -315,10 +360,16 @@ take_row(PgmcSink *sink, PgmcReader *reader, uint32 length)
 		PG_END_TRY();
 	}
 	else
-		read_row(rows, reader);
+		read_row(rows, reader, length);
 	tuplestore_putvalues(rows->store, rows->desc, rows->values, rows->nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(rows->row_context);
+}
+
+static void
+end_rows(PgmcSink *sink)
+{
+	check_columns((PgmcRows *) sink);
 }
 
 /* ---- the call's result ---- */
@@ -362,6 +413,7 @@ pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database)
 
 	rows->sink.describe = describe;
 	rows->sink.row = take_row;
+	rows->sink.end = end_rows;
 	rows->rsinfo = rsinfo;
 	rows->own_database = own_database;
 	rows->ncolumns = -1;
@@ -371,6 +423,7 @@ pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database)
 	rows->columns = palloc0(Max(rows->desc->natts, 1) * sizeof(Column));
 	rows->values = palloc0(Max(rows->desc->natts, 1) * sizeof(Datum));
 	rows->nulls = palloc0(Max(rows->desc->natts, 1) * sizeof(bool));
+	rows->buffer = palloc(ROW_BUFFER + 1);
 	rsinfo->returnMode = SFRM_Materialize;
 	rsinfo->setResult = rows->store;
 	rsinfo->setDesc = rows->desc;
@@ -381,12 +434,6 @@ PgmcSink *
 pgmc_rows_sink(PgmcRows *rows)
 {
 	return &rows->sink;
-}
-
-void
-pgmc_rows_end(PgmcRows *rows)
-{
-	check_columns(rows);
 }
 
 void

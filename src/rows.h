@@ -22,15 +22,13 @@ extern PgmcRows *pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database);
 
 /*
  * The sink for the command's rows.  Errors raised while it works: 42804 wrong
- * number of columns, and those of the types' input functions.
+ * number of columns, or no result at all, and those of the types' input
+ * functions.
  */
 extern PgmcSink *pgmc_rows_sink(PgmcRows *rows);
 
 /* Which flags to run this command with: its format where it is known already. */
 extern uint8 pgmc_rows_flags(PgmcRows *rows, const PgmcExecute *exec);
-
-/* The command is through: was there a result at all?  Error 42804. */
-extern void pgmc_rows_end(PgmcRows *rows);
 
 /* Undo what must not outlive the call; also after an error. */
 extern void pgmc_rows_clean_up(PgmcRows *rows);

@@ -59,6 +59,16 @@ static bool stale = false;
 
 /* ---- looking up ---- */
 
+static PGMC_NORETURN void
+raise_no_server(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("server \"%s\" does not exist", name),
+			 errhint("Servers are made by CREATE SERVER ... FOREIGN DATA WRAPPER pgmc.")));
+	pg_unreachable();
+}
+
 static ForeignServer *
 get_server(const char *name)
 {
@@ -66,10 +76,7 @@ get_server(const char *name)
 	ForeignDataWrapper *wrapper;
 
 	if (server == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("server \"%s\" does not exist", name),
-				 errhint("Servers are made by CREATE SERVER ... FOREIGN DATA WRAPPER pgmc.")));
+		raise_no_server(name);
 	wrapper = GetForeignDataWrapper(server->fdwid);
 	if (strcmp(wrapper->fdwname, WRAPPER_NAME) != 0)
 		ereport(ERROR,
@@ -485,24 +492,22 @@ forget_resolved(void)
 		MemoryContextReset(resolved_context);
 }
 
-const PgmcServer *
-pgmc_server_resolve(const char *name)
+/* Afterwards, what is kept is right. */
+static void
+refresh_resolved(void)
 {
-	MemoryContext caller;
-	ForeignServer *fs;
-	Resolved   *entry;
-
 	/* a lookup in the catalogs processes invalidations; this one is for us */
 	AcceptInvalidationMessages();
 	if (stale || resolved_context == NULL)
 		forget_resolved();
+}
 
-	for (entry = resolved; entry != NULL; entry = entry->next)
-		if (entry->userid == GetUserId() &&
-			strcmp(NameStr(entry->server.srvname), name) == 0)
-			return &entry->server;
+static const PgmcServer *
+keep_resolved(const ForeignServer *fs)
+{
+	MemoryContext caller;
+	Resolved   *entry;
 
-	fs = get_server(name);
 	check_usage(fs);
 	caller = MemoryContextSwitchTo(resolved_context);
 	entry = resolve(fs);
@@ -510,6 +515,33 @@ pgmc_server_resolve(const char *name)
 	entry->next = resolved;
 	resolved = entry;
 	return &entry->server;
+}
+
+const PgmcServer *
+pgmc_server_resolve(const char *name)
+{
+	refresh_resolved();
+	for (Resolved *entry = resolved; entry != NULL; entry = entry->next)
+		if (entry->userid == GetUserId() &&
+			strcmp(NameStr(entry->server.srvname), name) == 0)
+			return &entry->server;
+	return keep_resolved(get_server(name));
+}
+
+const PgmcServer *
+pgmc_server_resolve_oid(Oid serverid, const char *name)
+{
+	ForeignServer *fs;
+
+	refresh_resolved();
+	for (Resolved *entry = resolved; entry != NULL; entry = entry->next)
+		if (entry->userid == GetUserId() &&
+			entry->server.key.serverid == serverid)
+			return &entry->server;
+	fs = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	if (fs == NULL)
+		raise_no_server(name);
+	return keep_resolved(fs);
 }
 
 bool

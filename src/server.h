@@ -34,6 +34,10 @@ typedef struct PgmcServer
  */
 extern const PgmcServer *pgmc_server_resolve(const char *name);
 
+/* The same, whatever its name is now; 42704 names it as it was known. */
+extern const PgmcServer *pgmc_server_resolve_oid(Oid serverid,
+												 const char *name);
+
 /* A server by its name, without asking for a right; errors 42704, 42809. */
 extern Oid	pgmc_server_oid(const char *name);
 

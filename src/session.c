@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "foreign/foreign.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -431,6 +432,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 {
 	static uint32 event = 0;
 	volatile PgmcAcquireResult result = PGMC_QUEUED;
+	MemoryContext caller = CurrentMemoryContext;
 	PgmcWait	wait = {.key = &server->key};
 	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
 	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
@@ -444,6 +446,13 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 			long		timeout = -1;
 			long		check;
 
+			/* a command that has gone out meanwhile needs its outcome told */
+			if (pgmc_talk_interrupted())
+			{
+				result = pgmc_registry_leave(grant, failure);
+				if (result == PGMC_GRANTED && grant->mailed)
+					break;
+			}
 			CHECK_FOR_INTERRUPTS();
 			if (deadline != 0)
 				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
@@ -460,10 +469,21 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 	}
 	PG_CATCH();
 	{
-		if (pgmc_registry_leave(grant, failure) == PGMC_GRANTED)
-			pgmc_registry_release(grant->slot, grant->epoch, PGMC_RELEASE_CLEAN,
-								  PGMC_END_ABORT, false);
-		PG_RE_THROW();
+		result = pgmc_registry_leave(grant, failure);
+
+		/* no deadlock any more, and the command has gone out */
+		if (result != PGMC_GRANTED || !grant->mailed ||
+			geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+		{
+			if (result == PGMC_GRANTED)
+				pgmc_registry_release(grant->slot, grant->epoch,
+									  grant->mailed ? PGMC_RELEASE_DIRTY :
+									  PGMC_RELEASE_CLEAN,
+									  PGMC_END_ABORT, false);
+			PG_RE_THROW();
+		}
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
 	}
 	PG_END_TRY();
 	pgmc_deadlock_end(&wait);
@@ -523,7 +543,7 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 /* Get a slot, open or not.  False: busy, and we won't wait. */
 static bool
 get_slot(const PgmcServer *server, PgmcScope scope, bool try,
-		 TimestampTz deadline, PgmcGrant *grant)
+		 TimestampTz deadline, const PgmcMail *mail, PgmcGrant *grant)
 {
 	PgmcAcquire acquire;
 	PgmcAcquireResult result;
@@ -531,6 +551,7 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 	try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
 
 	fill_acquire(server, mode, &acquire);
+	acquire.mail = mail;
 	result = pgmc_registry_acquire(&acquire, grant);
 	if (result == PGMC_BUSY)
 	{
@@ -642,6 +663,29 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 	PG_END_TRY();
 }
 
+/*
+ * The same where the command has gone out with the acquire: whoever handed the
+ * connection over has seen that it is open and may be used, and by now it may
+ * be somebody else's.  Only the way to the reply is needed.
+ */
+static void
+prepare_for_reply(PgmcHold *hold, uint16 seq)
+{
+	hold->seq = seq;
+	hold->mailed = hold->in_flight = true;
+	PG_TRY();
+	{
+		pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+							 hold->epoch);
+	}
+	PG_CATCH();
+	{
+		pgmc_session_end_call(hold, false);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 static void
 check_registry(void)
 {
@@ -652,9 +696,9 @@ check_registry(void)
 	exit_registered = true;
 }
 
-PgmcHold *
-pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
-					 int64 timeout)
+static PgmcHold *
+acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
+		const PgmcMail *mail)
 {
 	TimestampTz deadline = deadline_of(timeout);
 	PgmcHold   *hold;
@@ -670,7 +714,7 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 	hold = make_hold(server, scope);
 	PG_TRY();
 	{
-		granted = get_slot(server, scope, try, deadline, &grant);
+		granted = get_slot(server, scope, try, deadline, mail, &grant);
 	}
 	PG_CATCH();
 	{
@@ -689,8 +733,32 @@ pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
 	dlist_push_head(&holds, &hold->node);
 	if (scope != PGMC_SCOPE_CALL)
 		taken.at = 0;
-	make_usable(hold, server, &grant, deadline);
+	if (grant.mailed)
+		prepare_for_reply(hold, mail->seq);
+	else
+		make_usable(hold, server, &grant, deadline);
 	return hold;
+}
+
+PgmcHold *
+pgmc_session_acquire(const PgmcServer *server, PgmcScope scope, bool try,
+					 int64 timeout)
+{
+	return acquire(server, scope, try, timeout, NULL);
+}
+
+PgmcHold *
+pgmc_session_acquire_for(const PgmcServer *server, const PgmcExecute *exec,
+						 uint8 flags)
+{
+	PgmcMail	mail;
+
+	pgmc_talk_write_mail(exec, flags, &mail);
+	mail.options_hash = server->options_hash;
+	mail.anyhow = server->trusted;
+	mail.with_password = server->has_password;
+	mail.own_cluster = server->as_oneself;
+	return acquire(server, PGMC_SCOPE_CALL, false, 0, &mail);
 }
 
 /* ---- finding ---- */
@@ -725,7 +793,31 @@ pgmc_session_find(const PgmcServer *server)
 	return NULL;
 }
 
-/* any hold of a server with this name, whoever it belongs to */
+/*
+ * Any hold of the server, whoever it belongs to, but rather one's own; the
+ * server may have got another name since.
+ */
+static PgmcHold *
+find_by_oid(Oid serverid)
+{
+	PgmcHold   *found = NULL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &holds)
+	{
+		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
+
+		if (hold->scope == PGMC_SCOPE_CALL || hold->key.serverid != serverid)
+			continue;
+		if (hold->userid == GetUserId())
+			return hold;
+		if (found == NULL)
+			found = hold;
+	}
+	return found;
+}
+
+/* any hold of a server that had this name, also where it was dropped since */
 static PgmcHold *
 find_by_name(const char *srvname)
 {
@@ -762,13 +854,25 @@ raise_no_hold(const char *srvname)
 	pg_unreachable();
 }
 
+/* The hold is of that server, but not of the current user's key. */
 static PGMC_NORETURN void
-raise_not_yours(const PgmcHold *hold)
+raise_not_yours(const PgmcHold *hold, const PgmcServer *server)
 {
+	if (hold->userid == GetUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("login role or user mapping of server \"%s\" has changed since it was acquired",
+						NameStr(server->srvname)),
+				 strcmp(NameStr(hold->key.login), NameStr(server->key.login)) == 0 ?
+				 errdetail("It was acquired for login role \"%s\" by another user mapping than there is now.",
+						   NameStr(hold->key.login)) :
+				 errdetail("It was acquired for login role \"%s\", and the login role is \"%s\" now.",
+						   NameStr(hold->key.login), NameStr(server->key.login)),
+				 errhint("Release it and acquire it again.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("hold of server \"%s\" belongs to another role",
-					NameStr(hold->srvname)),
+					NameStr(server->srvname)),
 			 errdetail("It was acquired for login role \"%s\".",
 					   NameStr(hold->key.login))));
 	pg_unreachable();
@@ -781,9 +885,16 @@ raise_not_yours(const PgmcHold *hold)
 PgmcHold *
 pgmc_session_hold_to_release(const char *srvname)
 {
-	PgmcHold   *hold = srvname == NULL ? pgmc_session_innermost() :
-	find_by_name(srvname);
+	PgmcHold   *hold;
 
+	if (srvname == NULL)
+		hold = pgmc_session_innermost();
+	else
+	{
+		hold = find_by_oid(get_foreign_server_oid(srvname, true));
+		if (hold == NULL)
+			hold = find_by_name(srvname);
+	}
 	if (hold != NULL && hold->userid == GetUserId())
 		return hold;
 	return pgmc_session_hold(srvname);
@@ -800,18 +911,19 @@ pgmc_session_hold(const char *srvname)
 		hold = pgmc_session_innermost();
 		if (hold == NULL)
 			raise_no_hold(NULL);
-		server = pgmc_server_resolve(NameStr(hold->srvname));
+		server = pgmc_server_resolve_oid(hold->key.serverid,
+										 NameStr(hold->srvname));
 		if (!pgmc_same_key(&hold->key, &server->key))
-			raise_not_yours(hold);
+			raise_not_yours(hold, server);
 		return hold;
 	}
 	server = pgmc_server_resolve(srvname);
 	hold = pgmc_session_find(server);
 	if (hold == NULL)
 	{
-		hold = find_by_name(srvname);
+		hold = find_by_oid(server->key.serverid);
 		if (hold != NULL)
-			raise_not_yours(hold);
+			raise_not_yours(hold, server);
 		raise_no_hold(srvname);
 	}
 	return hold;
@@ -826,12 +938,15 @@ pgmc_hold_own_database(const PgmcHold *hold)
 /* ---- using ---- */
 
 static PGMC_NORETURN void
-raise_copy(const PgmcHold *hold)
+raise_copy(const PgmcHold *hold, const PgmcOutcome *outcome)
 {
+	const char *fate = pgmc_talk_fate(hold, outcome);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("COPY to or from the client is not supported on server \"%s\"",
 					NameStr(hold->srvname)),
+			 fate != NULL ? errdetail_internal("%s", fate) : 0,
 			 errhint("COPY to or from a file of the server works, and so does INSERT.")));
 	pg_unreachable();
 }
@@ -862,7 +977,7 @@ static void
 check_outcome(PgmcHold *hold, const PgmcOutcome *outcome, const char *command)
 {
 	if (outcome->flags & PGMC_DONE_COPY)
-		raise_copy(hold);
+		raise_copy(hold, outcome);
 	if (outcome->lost)
 		raise_lost(hold, &outcome->error);
 	if (outcome->failed)
@@ -895,6 +1010,8 @@ pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	pgmc_talk_execute(hold, exec, flags, sink, &outcome);
 	check_outcome(hold, &outcome, exec->command);
 	warn_if_lost(hold, &outcome);
+	if (sink != NULL)
+		pgmc_talk_end_sink(hold, sink, &outcome);
 	*done = outcome.done;
 }
 

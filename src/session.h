@@ -32,6 +32,9 @@ struct PgmcSink
 	 * skipped.
 	 */
 	void		(*row) (PgmcSink *sink, PgmcReader *reader, uint32 length);
+
+	/* The command has ended well, and there are no more rows. */
+	void		(*end) (PgmcSink *sink);
 };
 
 /* Where the parameter sets of a request come from. */
@@ -68,6 +71,13 @@ extern void pgmc_session_init(void);
  */
 extern PgmcHold *pgmc_session_acquire(const PgmcServer *server, PgmcScope scope,
 									  bool try, int64 timeout);
+
+/*
+ * The same for one call, whose command may go out together with that: to be
+ * followed by pgmc_session_execute with the same command and flags.
+ */
+extern PgmcHold *pgmc_session_acquire_for(const PgmcServer *server,
+										  const PgmcExecute *exec, uint8 flags);
 
 /*
  * The hold that a call means: of that server, or the innermost; checks that

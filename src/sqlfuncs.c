@@ -255,7 +255,6 @@ fetch_rows(FunctionCallInfo fcinfo, PgmcHold *hold, const PgmcExecute *exec,
 	{
 		flags |= pgmc_rows_flags(rows, exec);
 		pgmc_session_execute(hold, exec, flags, pgmc_rows_sink(rows), &done);
-		pgmc_rows_end(rows);
 	}
 	PG_FINALLY();
 	{
@@ -330,7 +329,9 @@ static int64
 run_block(FunctionCallInfo fcinfo, const PgmcServer *server,
 		  const PgmcExecute *exec, bool rows)
 {
-	PgmcHold   *hold = pgmc_session_acquire(server, PGMC_SCOPE_CALL, false, 0);
+	PgmcHold   *hold = rows ?
+	pgmc_session_acquire(server, PGMC_SCOPE_CALL, false, 0) :
+	pgmc_session_acquire_for(server, exec, PGMC_EXEC_AUTONOMOUS);
 	PgmcDone	done = {0};
 
 	PG_TRY();

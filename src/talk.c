@@ -52,6 +52,14 @@ channel_of(const PgmcHold *hold)
 
 /* ---- errors of the hold itself ---- */
 
+/* A hold of one call ends with it: there is nothing to release. */
+static int
+hint_at_release(const PgmcHold *hold)
+{
+	return hold->scope == PGMC_SCOPE_CALL ? 0 :
+		errhint("Release it and acquire it again.");
+}
+
 void
 pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 {
@@ -62,7 +70,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
-				 errhint("Release it and acquire it again.")));
+				 hint_at_release(hold)));
 
 	pgmc_registry_slot(hold->slot, &slot);
 	ereport(ERROR,
@@ -71,7 +79,7 @@ pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
 					NameStr(hold->srvname)),
 			 slot.last_error[0] != '\0' ?
 			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 errhint("Release it and acquire it again.")));
+			 hint_at_release(hold)));
 }
 
 PgmcChannelState
@@ -158,7 +166,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 				 errmsg("hold of server \"%s\" was revoked",
 						NameStr(hold->srvname)),
 				 errdetail("%s", fate_text(PGMC_FATE_UNKNOWN)),
-				 errhint("Release it and acquire it again.")));
+				 hint_at_release(hold)));
 
 	pgmc_registry_slot(hold->slot, &slot);
 	ereport(ERROR,
@@ -171,7 +179,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 	pg_unreachable();
 }
 
-/* Error context callback that gives an interrupt's error its DETAIL. */
+/* Error context callback that gives an error its DETAIL. */
 static void
 tell_fate(void *arg)
 {
@@ -179,23 +187,30 @@ tell_fate(void *arg)
 }
 
 static void
+begin_telling(ErrorContextCallback *callback, PgmcFate *fate)
+{
+	callback->callback = tell_fate;
+	callback->arg = fate;
+	callback->previous = error_context_stack;
+	error_context_stack = callback;
+}
+
+static void
 process_interrupts(PgmcFate fate)
 {
 	ErrorContextCallback callback;
 
-	callback.callback = tell_fate;
-	callback.arg = &fate;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	begin_telling(&callback, &fate);
 	CHECK_FOR_INTERRUPTS();
 	error_context_stack = callback.previous;
 }
 
-static bool
-interrupt_is_final(void)
+bool
+pgmc_talk_interrupted(void)
 {
-	return InterruptPending && (QueryCancelPending || ProcDiePending) &&
-		InterruptHoldoffCount == 0 && CritSectionCount == 0;
+	return InterruptPending && InterruptHoldoffCount == 0 &&
+		CritSectionCount == 0 &&
+		(ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0));
 }
 
 /*
@@ -211,7 +226,7 @@ heed_interrupts(PgmcHold *hold)
 		CHECK_FOR_INTERRUPTS();
 		return;
 	}
-	if (interrupt_is_final())
+	if (pgmc_talk_interrupted())
 	{
 		if (ProcSignalBarrierPending)
 			ProcessProcSignalBarrier();
@@ -337,6 +352,28 @@ send_bytes(PgmcHold *hold, const char *data, Size length)
 	}
 }
 
+/*
+ * The hold is over because its call has ended well, which the worker has told
+ * the registry: the reader finds the reply that would have come.
+ */
+static bool
+take_finished(PgmcReader *reader)
+{
+	PgmcHold   *hold = reader->hold;
+	PgmcDone	done = {PGMC_XACT_IDLE, 0};
+	StringInfoData reply;
+
+	if (hold->scope != PGMC_SCOPE_CALL ||
+		!pgmc_registry_call_finished(hold->epoch, &done.rows))
+		return false;
+	initStringInfo(&reply);
+	pgmc_wire_done(&reply, 0, hold->seq, &done);
+	memcpy(reader->buf, reply.data, reply.len);
+	reader->end = reply.len;
+	pfree(reply.data);
+	return true;
+}
+
 /* Take what there is into the reader's empty buffer; false: nothing. */
 static bool
 fill_at_once(PgmcReader *reader)
@@ -352,6 +389,8 @@ fill_at_once(PgmcReader *reader)
 	if (wake)
 		pgmc_registry_wake_worker();
 	if (reader->end > 0)
+		return true;
+	if (state == PGMC_CHANNEL_FENCED && take_finished(reader))
 		return true;
 	if (state != PGMC_CHANNEL_OK)
 		raise_end(hold, state);
@@ -593,6 +632,35 @@ fate_of(const PgmcHold *hold, const PgmcOutcome *outcome)
 		PGMC_FATE_NOT_COMMITTED : PGMC_FATE_COMMITTED;
 }
 
+const char *
+pgmc_talk_fate(const PgmcHold *hold, const PgmcOutcome *outcome)
+{
+	PgmcFate	fate;
+
+	if (!outcome->may_have_committed)
+		return NULL;
+	fate = fate_of(hold, outcome);
+	return fate == PGMC_FATE_NOT_COMMITTED ? NULL : fate_text(fate);
+}
+
+void
+pgmc_talk_end_sink(const PgmcHold *hold, PgmcSink *sink,
+				   const PgmcOutcome *outcome)
+{
+	ErrorContextCallback callback;
+	PgmcFate	fate;
+
+	if (!outcome->may_have_committed)
+	{
+		sink->end(sink);
+		return;
+	}
+	fate = fate_of(hold, outcome);
+	begin_telling(&callback, &fate);
+	sink->end(sink);
+	error_context_stack = callback.previous;
+}
+
 static void
 add_fate(ErrorData *edata, PgmcFate fate)
 {
@@ -652,6 +720,39 @@ send_values(PgmcHold *hold, const PgmcExecute *exec)
 		}
 }
 
+static void
+append_values(StringInfo head, const PgmcExecute *exec)
+{
+	for (int i = 0; i < exec->nparams; i++)
+		if (exec->params[i].length >= 0)
+		{
+			appendBinaryStringInfo(head, exec->params[i].value,
+								   exec->params[i].length);
+			appendStringInfoChar(head, '\0');
+		}
+}
+
+void
+pgmc_talk_write_mail(const PgmcExecute *exec, uint8 flags, PgmcMail *mail)
+{
+	static uint16 last_seq = 0;
+	StringInfoData head;
+
+	mail->length = 0;
+	if (pgmc_wire_execute_size(exec) + PGMC_FRAME_SIZE > PGMC_MAIL_SIZE)
+		return;
+	mail->seq = ++last_seq;
+	initStringInfo(&head);
+	pgmc_wire_execute_head(&head, flags, mail->seq, exec);
+	append_values(&head, exec);
+	if (head.len <= PGMC_MAIL_SIZE)
+	{
+		mail->length = head.len;
+		memcpy(mail->frame, head.data, head.len);
+	}
+	pfree(head.data);
+}
+
 /* Most requests are small: they go in one piece, so that the worker wakes once. */
 static void
 send_request(PgmcHold *hold, StringInfo head, const PgmcExecute *exec)
@@ -659,13 +760,7 @@ send_request(PgmcHold *hold, StringInfo head, const PgmcExecute *exec)
 	if (exec != NULL && exec->nparams > 0 &&
 		pgmc_wire_execute_size(exec) <= PGMC_COPY_MAX)
 	{
-		for (int i = 0; i < exec->nparams; i++)
-			if (exec->params[i].length >= 0)
-			{
-				appendBinaryStringInfo(head, exec->params[i].value,
-									   exec->params[i].length);
-				appendStringInfoChar(head, '\0');
-			}
+		append_values(head, exec);
 		exec = NULL;
 	}
 	send_bytes(hold, head->data, head->len);
@@ -805,7 +900,8 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	hold->users++;
 	PG_TRY();
 	{
-		send_request(hold, head, exec);
+		if (head != NULL)
+			send_request(hold, head, exec);
 		if (source != NULL)
 			send_sets(hold, source, command, outcome);
 		hold->committing = committing;
@@ -827,7 +923,8 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	PG_END_TRY();
 	hold->users--;
 	hold->committing = false;
-	if (hold->interrupted || (committing && interrupt_is_final()))
+	outcome->may_have_committed = committing;
+	if (hold->interrupted || (committing && pgmc_talk_interrupted()))
 	{
 		hold->interrupted = false;
 		process_interrupts(fate_of(hold, outcome));
@@ -857,14 +954,21 @@ void
 pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 				  PgmcSink *sink, PgmcOutcome *outcome)
 {
+	bool		committing =
+	(flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
+	pgmc_command_may_commit(exec->command);
 	StringInfoData head;
 
+	if (hold->mailed)
+	{
+		hold->mailed = false;
+		talk(hold, NULL, exec, NULL, committing, sink, outcome);
+		return;
+	}
 	pgmc_talk_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
-	talk(hold, &head, exec, NULL,
-		 (flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
-		 pgmc_command_may_commit(exec->command), sink, outcome);
+	talk(hold, &head, exec, NULL, committing, sink, outcome);
 	pfree(head.data);
 }
 

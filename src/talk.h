@@ -14,6 +14,7 @@ typedef struct PgmcOutcome
 	uint8		flags;			/* PGMC_DONE_... */
 	bool		failed;			/* error has the reason */
 	bool		lost;			/* so it has, and the connection is gone */
+	bool		may_have_committed; /* the request was one that can */
 	PgmcFields	error;
 } PgmcOutcome;
 
@@ -41,6 +42,27 @@ extern void pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec,
 extern void pgmc_talk_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 						   PgmcSource *source, PgmcOutcome *outcome);
 extern void pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome);
+
+/*
+ * Write a command for a PgmcMail, if it is small enough.  Where the mail has
+ * gone out with the acquire, pgmc_talk_execute only waits for the reply.
+ */
+extern void pgmc_talk_write_mail(const PgmcExecute *exec, uint8 flags,
+								 PgmcMail *mail);
+
+/* Will CHECK_FOR_INTERRUPTS end what this session is doing? */
+extern bool pgmc_talk_interrupted(void);
+
+/*
+ * For an error after the end of a request: what it has committed nevertheless,
+ * as a sentence for the DETAIL, or NULL.
+ */
+extern const char *pgmc_talk_fate(const PgmcHold *hold,
+								  const PgmcOutcome *outcome);
+
+/* Let the sink judge the whole; its error tells what was committed. */
+extern void pgmc_talk_end_sink(const PgmcHold *hold, PgmcSink *sink,
+							   const PgmcOutcome *outcome);
 
 /* Forget the request in flight; the worker ends it.  For abort paths. */
 extern void pgmc_talk_drop(PgmcHold *hold);

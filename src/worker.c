@@ -50,6 +50,7 @@
 #include "worker.h"
 
 #define TICK_MS		1000
+#define OPENING_PATIENCE_MS (60 * 1000) /* with who shall ask for an opening */
 #define MAX_EVENTS	64
 #define READ_AT_ONCE	(1024 * 1024)
 #define SETS_AT_ONCE	(64 * 1024) /* then libpq shall write them */
@@ -230,6 +231,7 @@ start_open(int i, const PgmcOpen *open)
 	if (!pgmc_registry_set_opening(i))
 		return false;
 	slot->lost_pending = false;
+	slot->lease_epoch = 0;		/* it begins when that is through */
 	pgmc_channel_worker_wipe(pgmc_registry_channel(i), i);
 	if (pgmc_remote_state(slot->remote) != PGMC_REMOTE_CLOSED)
 		log_replaced(i);
@@ -527,23 +529,35 @@ read_request(int i)
 
 /* ---- holds with a time limit ---- */
 
+/*
+ * A lease begins when the connection is usable: the time that an opening takes
+ * is not the holder's, and has a limit of its own.  So a holder who is still
+ * on its way to ask for the opening has some time for that, though not for
+ * ever; when the connection is open, its lease begins anew.
+ */
 static void
 begin_lease(Slot *slot, const PgmcSlot *info)
 {
-	if (info->hold_timeout == 0 && info->idle_hold_timeout == 0)
+	TimestampTz begin = info->holder.since;
+
+	if (info->opening ||
+		(info->hold_timeout == 0 && info->idle_hold_timeout == 0))
 	{
 		slot->lease_epoch = 0;
 		return;
 	}
 	if (slot->lease_epoch == info->epoch)
 		return;
+	if (!info->open && !info->broken)
+		begin = TimestampTzPlusMilliseconds(begin, OPENING_PATIENCE_MS);
+	else if (info->open)
+		begin = Max(begin, info->backend_start);
 	slot->lease_epoch = info->epoch;
 	slot->lease_end = info->hold_timeout == 0 ? 0 :
-		TimestampTzPlusMilliseconds(info->holder.since, info->hold_timeout);
+		TimestampTzPlusMilliseconds(begin, info->hold_timeout);
 	slot->idle_limit = info->idle_hold_timeout;
-	slot->idle_since = pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY ||
-		pgmc_remote_state(slot->remote) == PGMC_REMOTE_CONNECTING ?
-		0 : info->holder.since;
+	slot->idle_since = pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY ?
+		0 : begin;
 }
 
 /* the sooner of two moments, of which 0 is none */
@@ -714,6 +728,8 @@ handle_opened(int i)
 	if (again)
 		pgmc_log_reopened(&info);
 	slot->idle_since = GetCurrentTimestamp();
+	if (info.state == PGMC_CONN_HELD)
+		begin_lease(slot, &info);
 	reply_done(slot, 0);
 	forget_request(slot);
 }
@@ -737,6 +753,7 @@ handle_done(int i)
 {
 	Slot	   *slot = slots[i];
 	PgmcSlot	info;
+	int64		rows;
 
 	pgmc_registry_set_xact_status(i, pgmc_remote_xact_status(slot->remote));
 	switch (slot->duty)
@@ -746,6 +763,9 @@ handle_done(int i)
 			forget_request(slot);
 			if (pgmc_remote_bloated(slot->remote))
 				pgmc_registry_expire(i);
+			if (pgmc_remote_quiet_call(slot->remote, &rows) &&
+				pgmc_registry_finish_call(i, rows))
+				reset_out(slot);	/* the reply, which has gone otherwise */
 			break;
 		case DUTY_DROP:
 			slot->duty = DUTY_NONE;
@@ -1336,7 +1356,7 @@ list_busy(Slot **busy)
 		Slot	   *slot = slots[i];
 
 		if (slot != NULL && slot->position >= 0 &&
-			pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY &&
+			pgmc_remote_awaits_reply(slot->remote) &&
 			(slot->events & WL_SOCKET_READABLE) != 0)
 			busy[n++] = slot;
 	}
@@ -1355,7 +1375,8 @@ any_reply(Slot **busy, int n)
 
 	if (n == 1)
 	{
-		busy[0]->ready = pgmc_remote_peek(busy[0]->remote, &busy[0]->out);
+		busy[0]->ready = pgmc_remote_peek(busy[0]->remote,
+										  &busy[0]->out);
 		return busy[0]->ready;
 	}
 	for (int i = 0; i < n; i++)

@@ -201,6 +201,11 @@ for my $command ('CREATE INDEX CONCURRENTLY ri ON r (n)', 'REINDEX TABLE CONCURR
 	is_state($s[0], "SELECT pgmc.autonomous('$command')", '40P01', "autonomous $command");
 	like($s[0]->{err}, qr/waits for ShareLock on virtual transaction/, 'waits for a snapshot');
 	like($s[0]->{err}, qr/^HINT:  .*CALL pgmc\.run/m, 'the hint is at CALL pgmc.run');
+	like($s[0]->{err}, qr/was not completed; what it had committed itself by then stays/,
+		'and the DETAIL hides nothing');
+	is( $admin->value(
+			"SELECT count(*) FROM pg_index WHERE indrelid = 'r'::regclass AND NOT indisvalid"),
+		'1', 'of the invalid index that stays');
 	is_found($command);
 	$admin->run(
 		"DO \$\$ DECLARE i text; BEGIN FOR i IN SELECT indexrelid::regclass FROM pg_index

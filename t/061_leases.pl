@@ -195,19 +195,27 @@ for my $what (sort keys %doing)
 is_state($holder, "SELECT pgmc.autonomous_on('lease', 'INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')",
 	'25P03', 'an autonomous command that is too long');
 like($holder->{err}, qr/not known whether/, 'with its fate');
+unlike($holder->{err}, qr/Release it/, 'and no hint at releasing what there is not');
 next_is_safe('lease', 'an autonomous command that is too long', sub { });
 
-# while the connection is being opened
-$admin->value('SELECT pgmc.close($$lease$$)');
-$admin->value("ALTER SYSTEM SET pre_auth_delay = 1");
-$admin->value('SELECT pg_reload_conf()');
-my $late = $node->connstr('postgres');
-wait_for($admin, "SELECT setting = '1' FROM pg_settings WHERE name = 'pre_auth_delay'");
-is_state($holder, "SELECT pgmc.acquire('lease')", '25P03', 'revoked while the connection is being opened');
-$admin->value('ALTER SYSTEM RESET pre_auth_delay');
-$admin->value('SELECT pg_reload_conf()');
-next_is_safe('lease', 'revoked while opening', sub { $holder->run('SELECT pgmc.release_all()') });
-is_clean($admin, 'revoked while opening');
+
+# ---- the opening is not the holder's time ----
+
+$admin->value("CREATE SERVER slow_lease FOREIGN DATA WRAPPER pgmc
+	OPTIONS (hold_timeout '1500ms', idle_hold_timeout '1500ms', options '-c post_auth_delay=2')");
+is_state($holder, "SELECT pgmc.autonomous_on('slow_lease', 'SELECT 1')", '',
+	'a command whose connection takes longer to open than a hold may last');
+$admin->value("SELECT pgmc.close('slow_lease')");
+is_state($holder, "SELECT pgmc.acquire('slow_lease')", '', 'a hold of such a connection');
+is_revoked($holder, 'slow_lease');
+is_state($holder, "SELECT pgmc.execute('SELECT 1')", '25P03', 'its time begins then');
+like($holder->{err}, qr/^HINT:  Release it and acquire it again/m, 'and the hint says what to do');
+is_free($holder, 'after a slow opening');
+
+# the same where an open one is replaced, its options having changed
+$admin->value("ALTER SERVER slow_lease OPTIONS (SET options '-c post_auth_delay=2 -c work_mem=1MB')");
+is_state($holder, "SELECT pgmc.autonomous_on('slow_lease', 'SELECT 1')", '', 'a connection that is opened anew');
+is_clean($admin, 'slow openings');
 
 # ---- a holder that stands still in any moment, and wakes up after the next has begun ----
 

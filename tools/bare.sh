@@ -108,6 +108,7 @@ new_system() {
 	echo force-unsafe-io >"$system/etc/dpkg/dpkg.cfg.d/unsafe-io" # several times as fast
 	printf '#!/bin/sh\nexit 101\n' >"$system/usr/sbin/policy-rc.d"
 	chmod 755 "$system/usr/sbin/policy-rc.d"
+	inside "echo man-db man-db/auto-update boolean false | debconf-set-selections" # slow, for nobody
 	must "a bare system, $(cat "$system/etc/debian_version")" inside "apt-get update -qq"
 }
 

@@ -48,6 +48,16 @@ commits(const char *command, const char *expected)
 	all_ok = all_ok && strcmp(got, expected) == 0;
 }
 
+static void
+repeatable(const char *command, bool expected)
+{
+	bool		got = pgmc_command_is_repeatable(command);
+
+	printf("%sok %d - %srepeatable: %s\n", got == expected ? "" : "not ", ++number,
+		   expected ? "" : "not ", command);
+	all_ok = all_ok && got == expected;
+}
+
 int
 main(void)
 {
@@ -63,6 +73,31 @@ main(void)
 	commits("CALL p()", "w");
 	commits("DO $$ BEGIN COMMIT; END $$", "cw");
 	commits("VACUUM t", "w");
+	commits("ANALYZE", "w");
+	commits("reindex TABLE CONCURRENTLY t", "w");
+	commits("CREATE INDEX CONCURRENTLY ON t (i)", "w");
+	commits("create unique index concurrently i on t (i)", "w");
+	commits("CREATE /* an */ INDEX -- one\n\tCONCURRENTLY ON t (i)", "w");
+	commits("CREATE INDEX concurrently_not ON t (i)", "");
+	commits("CREATE UNIQUE INDEX ON concurrently (i)", "");
+	commits("CREATE TABLE concurrently (i int)", "");
+	commits("DROP INDEX CONCURRENTLY IF EXISTS i", "w");
+	commits("DROP UNIQUE INDEX CONCURRENTLY i", "");
+	commits("DROP INDEX i", "");
+	commits("ALTER TABLE t DETACH PARTITION p CONCURRENTLY", "w");
+	commits("ALTER TABLE t DETACH PARTITION \"a;b\"/**/concurrently;", "w");
+	commits("ALTER TABLE t DETACH PARTITION p", "");
+	commits("ALTER TABLE t RENAME TO \"concurrently\"", "");
+	commits("ALTER TABLE t RENAME TO not_concurrently", "");
+	commits("ALTER TABLE t ADD CHECK (x <> 'concurrently')", "");
+	commits("SELECT 1; DROP INDEX CONCURRENTLY i", "w");
+	commits("-- why\nCOMMIT", "c");
+	commits("/* why /* and */ how */ ; -- so\n CALL p()", "w");
+	commits("/* COMMIT", "");
+	commits("-- COMMIT", "");
+	commits("SELECT 1; /* */ COMMIT", "c");
+	commits("ending", "");
+	commits("COMMIT; SELECT 1; CALL p(); PREPARE x AS SELECT 1", "cwp");
 	commits("SELECT 'commit'", "");
 	commits("ROLLBACK", "");
 	several("", false);
@@ -95,9 +130,34 @@ main(void)
 	copy("COPY t TO STDOUT", true);
 	copy("  (copy", true);
 	copy("-- hidden\nCOPY t TO STDOUT", true);
-	copy("/* x */ SELECT 1", true);
+	copy("/* x */ SELECT 1", false);
+	copy("/* x */ -- y\n ; /**/ (copy(SELECT 1) TO STDOUT)", true);
+	copy("-- SELECT 1\rCOPY t TO STDOUT", true);
+	copy("-- COPY t TO STDOUT", false);
+	copy("/* no end: COPY t TO STDOUT", true);
+	copy("copying", false);
 	copy("SELECT 1", false);
 	copy("", false);
+	repeatable("SELECT 1", true);
+	repeatable("  -- behind a comment \\ 'now\r select 1", true);
+	repeatable("INSERT INTO t VALUES ($1)", true);
+	repeatable("WITH a AS (SELECT 1) DELETE FROM t", true);
+	repeatable("selection", false);
+	repeatable("COMMIT", false);
+	repeatable("CALL p()", false);
+	repeatable("EXECUTE s", false);
+	repeatable("", false);
+	repeatable("SELECT now(), \"now\", current_date", true);
+	repeatable("SELECT 'now'::timestamptz", false);
+	repeatable("SELECT 'NOW()'::timestamptz", false);
+	repeatable("SELECT 'Today'::date", false);
+	repeatable("SELECT '[yesterday,tomorrow)'::daterange", false);
+	repeatable("SELECT $$today$$::date", false);
+	repeatable("SELECT $now$2000-01-01$now$::date", false); /* can't hurt */
+	repeatable("SELECT 'I know', 'nowhere', 'todays'", true);
+	repeatable("SELECT 'know now'", false);
+	repeatable("SELECT 'unclear \\'", false);
+	repeatable("SELECT 'open", false);
 	printf("1..%d\n", number);
 	return all_ok ? 0 : 1;
 }
