@@ -2115,6 +2115,7 @@ pgmc_remote_peek(PgmcRemote *remote, StringInfo out)
 	if (!remote->eof && PQisBusy(remote->conn))
 	{
 		remote->out = NULL;
+		/* cppcheck-suppress knownConditionTrueFalse ; by notices */
 		return out->len > length;
 	}
 	remote->out = NULL;

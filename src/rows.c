@@ -279,6 +279,7 @@ set_value(PgmcRows *rows, int i, char *bytes, int32 length)
 											column->input_param, column->typmod);
 		return;
 	}
+	/* cppcheck-suppress nullPointer ; without a value its length is -1 */
 	bytes[length] = '\0';
 	rows->values[i] = rows->binary ? read_binary(column, bytes, length) :
 		read_text(column, bytes, length);

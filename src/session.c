@@ -545,23 +545,23 @@ static bool
 get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 		 TimestampTz deadline, const PgmcMail *mail, PgmcGrant *grant)
 {
-	PgmcAcquire acquire;
+	PgmcAcquire request;
 	PgmcAcquireResult result;
 	PgmcAcquireMode mode = scope == PGMC_SCOPE_CALL ? PGMC_ACQUIRE_EXTRA :
 	try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
 
-	fill_acquire(server, mode, &acquire);
-	acquire.mail = mail;
-	result = pgmc_registry_acquire(&acquire, grant);
+	fill_acquire(server, mode, &request);
+	request.mail = mail;
+	result = pgmc_registry_acquire(&request, grant);
 	if (result == PGMC_BUSY)
 	{
 		/* nobody's, but still being cleaned up: that is not somebody else's */
 		if (!pgmc_registry_recovering(&server->key))
 			return false;
-		acquire.mode = PGMC_ACQUIRE_HOLD;
+		request.mode = PGMC_ACQUIRE_HOLD;
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											   RECOVERY_PATIENCE_MS);
-		result = pgmc_registry_acquire(&acquire, grant);
+		result = pgmc_registry_acquire(&request, grant);
 	}
 	if (result == PGMC_QUEUED)
 		return queue_up(server, try, deadline, grant);
