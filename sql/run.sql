@@ -123,7 +123,9 @@ CALL pgmc.run('SELECT 1', 'no_such_server');
 \echo :SQLSTATE
 CALL pgmc.run('BEGIN; SELECT 1');
 \echo :SQLSTATE
+\set VERBOSITY terse
 CALL pgmc.run('COPY run_t TO STDOUT');
+\set VERBOSITY default
 \echo :SQLSTATE
 CREATE ROLE regress_pgmc_run;
 SET ROLE regress_pgmc_run;

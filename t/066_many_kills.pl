@@ -7,6 +7,9 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+# a thousand strikes in one call take longer than a minute where the machine is slow
+BEGIN { $ENV{PG_TEST_TIMEOUT_DEFAULT} = 300; }
+
 use PgmcTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
