@@ -24,6 +24,7 @@ $admin->value(<<END);
 CREATE TABLE work (who int, n int);
 CREATE TABLE told (who int, n int, what text);
 CREATE TABLE stop (now bool);
+CREATE SEQUENCE commits;
 CREATE PROCEDURE work(me int) LANGUAGE plpgsql AS \$\$
 DECLARE
 	what text;
@@ -41,6 +42,7 @@ BEGIN
 				PERFORM pgmc.commit();
 			END IF;
 			what := 'committed';
+			PERFORM nextval('commits');
 			PERFORM pgmc.release_all();
 		EXCEPTION WHEN OTHERS THEN
 			what := SQLSTATE;
@@ -49,11 +51,12 @@ BEGIN
 		COMMIT;
 	END LOOP;
 END \$\$;
--- each worker in turn; not before it is there
+-- each worker in turn; not before it is there, and every third not before something was committed
 CREATE PROCEDURE strike(times int) LANGUAGE plpgsql AS \$\$
 DECLARE
 	last int := 0;
 	worker int;
+	before bigint;
 BEGIN
 	WHILE times > 0 LOOP
 		PERFORM pg_stat_clear_snapshot();
@@ -62,7 +65,12 @@ BEGIN
 			PERFORM pg_sleep(0.0005);
 			CONTINUE;
 		END IF;
+		before := (SELECT last_value FROM commits);
 		PERFORM pg_sleep(random() * 0.012);
+		FOR i IN 1 .. 400 LOOP
+			EXIT WHEN times % 3 <> 0 OR before <> (SELECT last_value FROM commits);
+			PERFORM pg_sleep(0.005);
+		END LOOP;
 		-- (one that finds another there leaves by itself)
 		IF pg_terminate_backend(worker) THEN
 			times := times - 1;
