@@ -733,7 +733,7 @@ acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
 	dlist_push_head(&holds, &hold->node);
 	if (scope != PGMC_SCOPE_CALL)
 		taken.at = 0;
-	if (grant.mailed)
+	if (mail != NULL && grant.mailed)
 		prepare_for_reply(hold, mail->seq);
 	else
 		make_usable(hold, server, &grant, deadline);
