@@ -147,11 +147,15 @@ pgmc_prepared_use(PgmcPrepared *prepared, const PgmcExecute *exec,
 	uint64		hash;
 	Entry	   *entry;
 
-	if (length > MAX_TEXT || prepared->given_up ||
-		!pgmc_command_is_repeatable(exec->command))
+	if (length > MAX_TEXT || prepared->given_up)
 		return PGMC_PREPARED_ONCE;
 	hash = hash_of(exec, length, settings);
 	entry = find_entry(prepared, hash);
+
+	/* asked once of each: what has a copy here was found repeatable before */
+	if ((entry->hash != hash || entry->command == NULL) &&
+		!pgmc_command_is_repeatable(exec->command))
+		return PGMC_PREPARED_ONCE;
 	if (entry->hash != hash)
 	{
 		clear_entry(entry);
