@@ -38,6 +38,7 @@
 
 #include "command.h"
 #include "compat.h"
+#include "moment.h"
 #include "netcancel.h"
 #include "prepared.h"
 #include "remote.h"
@@ -272,14 +273,6 @@ pgmc_remote_socket(const PgmcRemote *remote)
 	return remote->conn == NULL ? PGINVALID_SOCKET : PQsocket(remote->conn);
 }
 
-static TimestampTz
-sooner(TimestampTz a, TimestampTz b)
-{
-	if (a == 0 || b == 0)
-		return a == 0 ? b : a;
-	return Min(a, b);
-}
-
 uint32
 pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline)
 {
@@ -296,8 +289,8 @@ pgmc_remote_wants(const PgmcRemote *remote, TimestampTz *deadline)
 		case PGMC_REMOTE_BUSY:
 			break;
 	}
-	*deadline = sooner(sooner(remote->cancel_next, remote->cancel_give_up),
-					   remote->retry_at);
+	*deadline = pgmc_sooner(pgmc_sooner(remote->cancel_next, remote->cancel_give_up),
+							remote->retry_at);
 	if (remote->eof)
 		return 0;
 	return (remote->blocked ? 0 : WL_SOCKET_READABLE) |

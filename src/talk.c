@@ -21,6 +21,7 @@
 #include "command.h"
 #include "compat.h"
 #include "deadlock.h"
+#include "moment.h"
 #include "registry.h"
 #include "result.h"
 #include "talk.h"
@@ -305,7 +306,7 @@ check_deadline(PgmcHold *hold)
 static long
 time_left(TimestampTz a, TimestampTz b)
 {
-	TimestampTz at = a != 0 && (b == 0 || a < b) ? a : b;
+	TimestampTz at = pgmc_sooner(a, b);
 
 	return at == 0 ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
 }

@@ -43,6 +43,7 @@
 #include "channel.h"
 #include "compat.h"
 #include "log.h"
+#include "moment.h"
 #include "registry.h"
 #include "remote.h"
 #include "settings.h"
@@ -560,15 +561,6 @@ begin_lease(Slot *slot, const PgmcSlot *info)
 		0 : begin;
 }
 
-/* the sooner of two moments, of which 0 is none */
-static TimestampTz
-sooner(TimestampTz a, TimestampTz b)
-{
-	if (a == 0 || b == 0)
-		return a == 0 ? b : a;
-	return Min(a, b);
-}
-
 /* when the present hold is to be revoked, 0: never */
 static TimestampTz
 lease_deadline(const Slot *slot)
@@ -579,7 +571,7 @@ lease_deadline(const Slot *slot)
 		return 0;
 	idle_end = slot->idle_limit == 0 || slot->idle_since == 0 ? 0 :
 		TimestampTzPlusMilliseconds(slot->idle_since, slot->idle_limit);
-	return sooner(slot->lease_end, idle_end);
+	return pgmc_sooner(slot->lease_end, idle_end);
 }
 
 static void
@@ -1193,8 +1185,8 @@ next_timeout(TimestampTz now, TimestampTz deadline)
 	{
 		if (slots[i] == NULL)
 			continue;
-		deadline = sooner(deadline, slots[i]->deadline);
-		deadline = sooner(deadline, lease_deadline(slots[i]));
+		deadline = pgmc_sooner(deadline, slots[i]->deadline);
+		deadline = pgmc_sooner(deadline, lease_deadline(slots[i]));
 	}
 	return deadline == 0 ? -1 : TimestampDifferenceMilliseconds(now, deadline);
 }
