@@ -30,6 +30,13 @@ OBJS = \
 	src/prepared.o \
 	src/registry.o \
 	src/remote.o \
+	src/remote_cancel.o \
+	src/remote_error.o \
+	src/remote_open.o \
+	src/remote_result.o \
+	src/remote_send.o \
+	src/remote_sets.o \
+	src/remote_task.o \
 	src/result.o \
 	src/rows.o \
 	src/server.o \

@@ -4,7 +4,8 @@
  *
  * A command that comes again is prepared when it comes for the second time,
  * together with that run, and from then on only its name is sent.  The cache
- * only remembers: remote.c sends what must be sent, and says what became of it.
+ * only remembers: remote_send.c sends what must be sent, and remote_result.c
+ * says what became of it.
  *
  * All of it belongs to the worker process alone.
  */

@@ -12,7 +12,8 @@
  *	READY		nothing running; the transaction status says the rest
  *	BUSY		a task is running, or waits for the holder's word (ASKING)
  *
- * All of it belongs to the worker process alone.
+ * All of it belongs to the worker process alone.  What is done in which file,
+ * and what these share, is in remote_int.h.
  */
 #ifndef PGMC_REMOTE_H
 #define PGMC_REMOTE_H
