@@ -29,6 +29,10 @@ OBJS = \
 	src/pgmc.o \
 	src/prepared.o \
 	src/registry.o \
+	src/registry_session.o \
+	src/registry_state.o \
+	src/registry_view.o \
+	src/registry_worker.o \
 	src/remote.o \
 	src/result.o \
 	src/rows.o \
