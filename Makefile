@@ -12,6 +12,7 @@
 MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
+	src/acquire.o \
 	src/build.o \
 	src/channel.o \
 	src/command.o \
