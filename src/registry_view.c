@@ -3,8 +3,9 @@
  *		What others may know of the registry: copies, as of now.
  *
  * For the views, error messages, the search for deadlocks and the worker's
- * look at its slots.  Nothing is changed here but statistics, which are counted
- * where they happen and only copied, reset and completed here.
+ * look at its slots.  Nothing is changed here but statistics: they are counted
+ * where things happen, and here is what the registry doesn't see (time-outs,
+ * deadlocks), the reset, and the copy.
  */
 #include "postgres.h"
 
