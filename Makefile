@@ -12,6 +12,7 @@
 MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
+	src/acquire.o \
 	src/build.o \
 	src/channel.o \
 	src/command.o \
@@ -29,6 +30,10 @@ OBJS = \
 	src/pgmc.o \
 	src/prepared.o \
 	src/registry.o \
+	src/registry_session.o \
+	src/registry_state.o \
+	src/registry_view.o \
+	src/registry_worker.o \
 	src/remote.o \
 	src/remote_cancel.o \
 	src/remote_error.o \

@@ -2,8 +2,8 @@
  * hold.h
  *		What a session knows of a connection that it holds.
  *
- * Shared by session.c, which makes and ends holds, and talk.c, which uses
- * them; nobody else looks inside.
+ * Shared by acquire.c, which makes holds, session.c, which ends them, and
+ * talk.c, which uses them; nobody else looks inside.
  */
 #ifndef PGMC_HOLD_H
 #define PGMC_HOLD_H
@@ -12,6 +12,9 @@
 
 #include "channel.h"
 #include "session.h"
+
+/* how long a call waits for a recovery that it didn't ask for */
+#define PGMC_RECOVERY_PATIENCE_MS	1000
 
 /* what is known of a commit when an error must tell */
 typedef enum PgmcFate
@@ -62,5 +65,11 @@ struct PgmcHold
 								 * told to end */
 	PgmcReader	reader;
 };
+
+/*
+ * The slot is ours: put the hold into the session's list (session.c).  From now
+ * on an abort, or pgmc_session_end_call, gives the connection back.
+ */
+extern void pgmc_session_add(PgmcHold *hold);
 
 #endif							/* PGMC_HOLD_H */

@@ -1,11 +1,11 @@
 /*
  * session.h
- *		What this session holds: acquiring, waiting, talking, releasing.
+ *		What this session holds: finding it, using it, releasing it.
  *
- * A hold is the exclusive use of one managed connection.  It ends by a release,
- * by the abort of the (sub)transaction it belongs to, or with the session; in
- * the last two cases without waiting and without errors, because the worker
- * cleans up behind it.
+ * A hold is the exclusive use of one managed connection; see acquire.h.  It
+ * ends by a release, by the abort of the (sub)transaction it belongs to, or with
+ * the session; in the last two cases without waiting and without errors, because
+ * the worker cleans up behind it.
  */
 #ifndef PGMC_SESSION_H
 #define PGMC_SESSION_H
@@ -61,23 +61,6 @@ typedef enum PgmcScope
 
 /* Callbacks; once a process. */
 extern void pgmc_session_init(void);
-
-/*
- * Take a connection of the server, opening it where it is not; NULL when try
- * is set and somebody else has it.  Waits for at most timeout milliseconds
- * (0: no limit), lock_timeout and pgmc.acquire_timeout.
- *
- * Errors: 55006, 55P03, 53300, 08001 or what the refusing server gave, 08006.
- */
-extern PgmcHold *pgmc_session_acquire(const PgmcServer *server, PgmcScope scope,
-									  bool try, int64 timeout);
-
-/*
- * The same for one call, whose command may go out together with that: to be
- * followed by pgmc_session_execute with the same command and flags.
- */
-extern PgmcHold *pgmc_session_acquire_for(const PgmcServer *server,
-										  const PgmcExecute *exec, uint8 flags);
 
 /*
  * The hold that a call means: of that server, or the innermost; checks that

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "acquire.h"
 #include "compat.h"
 #include "launch.h"
 #include "many.h"
@@ -156,8 +157,8 @@ acquire(FunctionCallInfo fcinfo, PgmcScope scope, bool try)
 
 	check_circumstances();
 	check_session_holds(scope);
-	return pgmc_session_acquire(resolve_or_default(server), scope, try,
-								timeout) != NULL;
+	return pgmc_acquire_hold(resolve_or_default(server), scope, try,
+							 timeout) != NULL;
 }
 
 Datum
@@ -330,8 +331,8 @@ run_block(FunctionCallInfo fcinfo, const PgmcServer *server,
 		  const PgmcExecute *exec, bool rows)
 {
 	PgmcHold   *hold = rows ?
-	pgmc_session_acquire(server, PGMC_SCOPE_CALL, false, 0) :
-	pgmc_session_acquire_for(server, exec, PGMC_EXEC_AUTONOMOUS);
+	pgmc_acquire_hold(server, PGMC_SCOPE_CALL, false, 0) :
+	pgmc_acquire_for_call(server, exec, PGMC_EXEC_AUTONOMOUS);
 	PgmcDone	done = {0};
 
 	PG_TRY();

@@ -1,0 +1,496 @@
+/*
+ * acquire.c
+ *		How this session gets a connection: granted, waited for, opened.
+ *
+ * First a slot, from the registry or its queue; then the connection in it, the
+ * one that is open or a new one.  Whatever fails on the way, a slot that has
+ * been handed over is given back: before its hold is in the session's list that
+ * is done here, and from then on like any other end of a hold.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "acquire.h"
+#include "compat.h"
+#include "deadlock.h"
+#include "hold.h"
+#include "launch.h"
+#include "registry.h"
+#include "settings.h"
+#include "talk.h"
+#include "transfer.h"
+
+static bool exit_registered = false;
+
+/* ---- saying why not ---- */
+
+static char *
+describe_holder(const PgmcHolder *holder, int place)
+{
+	long		secs;
+	int			usecs;
+	char	   *role;
+
+	if (holder->pid == 0)
+		return psprintf("No session holds it at the moment; this session is number %d in the queue.",
+						place);
+	TimestampDifference(holder->since, GetCurrentTimestamp(), &secs, &usecs);
+	role = GetUserNameFromId(holder->userid, true);
+	return psprintf("Process %d (role \"%s\", application \"%s\") has held it for %ld.%03d s; this session is number %d in the queue.",
+					holder->pid, role ? role : "?", holder->appname,
+					secs, usecs / 1000, place);
+}
+
+static PGMC_NORETURN void
+raise_timeout(const char *srvname, const PgmcHolder *holder, int place)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while waiting for server \"%s\"", srvname),
+			 errdetail_internal("%s", describe_holder(holder, place))));
+	pg_unreachable();
+}
+
+static PGMC_NORETURN void
+raise_not_connected(const char *srvname, int sqlstate, const char *reason)
+{
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg("could not connect to server \"%s\"", srvname),
+			 errdetail_internal("%s", pgmc_transfer_clean(reason)),
+			 sqlstate == ERRCODE_TOO_MANY_CONNECTIONS ?
+			 errhint("Raise \"max_connections\" of the server it connects to, or close other connections.") : 0));
+	pg_unreachable();
+}
+
+static PGMC_NORETURN void
+raise_refused(const PgmcServer *server, PgmcAcquireResult why, bool extra)
+{
+	const char *name = NameStr(server->srvname);
+
+	switch (why)
+	{
+		case PGMC_NO_ROOM:
+			ereport(ERROR,
+					(errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+					 errmsg("all %d managed connections are in use",
+							pgmc_max_connections),
+					 errhint("Raise \"pgmc.max_connections\".")));
+			break;
+		case PGMC_HELD_BY_ANCESTOR:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("server \"%s\" is held by the session that this one works for",
+							name),
+					 errdetail("Waiting for it would be waiting for oneself."),
+					 errhint("A larger option pool_size of the server lets pgmc.autonomous() take another connection.")));
+			break;
+		default:
+			if (extra)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_IN_USE),
+						 errmsg("this session holds every connection of server \"%s\" already",
+								name),
+						 errhint("Raise the option pool_size of the server, or use the hold.")));
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("this session holds server \"%s\" already", name)));
+			break;
+	}
+	pg_unreachable();
+}
+
+/* ---- waiting for a turn ---- */
+
+/*
+ * Say once who holds what we wait for, when it has taken pgmc.log_waits.
+ * Returns how long to sleep: not past that moment, and at most timeout.
+ */
+static long
+tell_long_wait(const PgmcServer *server, TimestampTz *notice_at, long timeout)
+{
+	PgmcHolder	holder;
+	long		left;
+	int			place;
+
+	if (*notice_at == 0)
+		return timeout;
+	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), *notice_at);
+	if (left > 0)
+		return timeout < 0 ? left : Min(left, timeout);
+	*notice_at = 0;
+	place = pgmc_registry_place(&holder);
+	if (place > 0)
+		ereport(NOTICE,
+				(errmsg("still waiting for server \"%s\"", NameStr(server->srvname)),
+				 errdetail_internal("%s", describe_holder(&holder, place))));
+	return timeout;
+}
+
+/*
+ * Wait for the turn that the registry has queued us for.  On every way out of
+ * here we are out of the queue, and a connection that was handed over just
+ * then is not lost: it is returned, or given back.
+ */
+static PgmcAcquireResult
+wait_in_queue(const PgmcServer *server, TimestampTz deadline,
+			  PgmcGrant *grant, PgmcFailure *failure)
+{
+	static uint32 event = 0;
+	volatile PgmcAcquireResult result = PGMC_QUEUED;
+	MemoryContext caller = CurrentMemoryContext;
+	PgmcWait	wait = {.key = &server->key};
+	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
+	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
+
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcAcquire");
+	PG_TRY();
+	{
+		while ((result = pgmc_registry_poll(grant, failure)) == PGMC_QUEUED)
+		{
+			long		timeout = -1;
+			long		check;
+
+			/* a command that has gone out meanwhile needs its outcome told */
+			if (pgmc_talk_interrupted())
+			{
+				result = pgmc_registry_leave(grant, failure);
+				if (result == PGMC_GRANTED && grant->mailed)
+					break;
+			}
+			CHECK_FOR_INTERRUPTS();
+			if (deadline != 0)
+				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														  deadline);
+			if (timeout == 0)
+				break;
+			timeout = tell_long_wait(server, &notice_at, timeout);
+			check = pgmc_deadlock_check(&wait);
+			timeout = timeout < 0 ? check : Min(timeout, check);
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
+			ResetLatch(MyLatch);
+		}
+	}
+	PG_CATCH();
+	{
+		result = pgmc_registry_leave(grant, failure);
+
+		/* no deadlock any more, and the command has gone out */
+		if (result != PGMC_GRANTED || !grant->mailed ||
+			geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+		{
+			if (result == PGMC_GRANTED)
+				pgmc_registry_release(grant->slot, grant->epoch,
+									  grant->mailed ? PGMC_RELEASE_DIRTY :
+									  PGMC_RELEASE_CLEAN,
+									  PGMC_END_ABORT, false);
+			PG_RE_THROW();
+		}
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	pgmc_deadlock_end(&wait);
+	return result;
+}
+
+/* Queue and wait.  False: time is up, which only try is not an error. */
+static bool
+queue_up(const PgmcServer *server, bool try, TimestampTz deadline,
+		 PgmcGrant *grant)
+{
+	PgmcFailure failure;
+	PgmcHolder	holder;
+	int			place;
+
+	switch (wait_in_queue(server, deadline, grant, &failure))
+	{
+		case PGMC_GRANTED:
+			return true;
+		case PGMC_FAILED:
+			raise_not_connected(NameStr(server->srvname), failure.sqlstate,
+								failure.message);
+		default:
+			break;
+	}
+	place = pgmc_registry_place(&holder);
+	switch (pgmc_registry_leave(grant, &failure))
+	{
+		case PGMC_GRANTED:
+			return true;
+		case PGMC_FAILED:
+			raise_not_connected(NameStr(server->srvname), failure.sqlstate,
+								failure.message);
+		default:
+			break;
+	}
+	if (try)
+		return false;
+	pgmc_registry_count(&server->key, PGMC_COUNT_TIMEOUTS);
+	raise_timeout(NameStr(server->srvname), &holder, place);
+}
+
+static void
+fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
+			 PgmcAcquire *acquire)
+{
+	memset(acquire, 0, sizeof(*acquire));
+	acquire->key = server->key;
+	acquire->srvname = server->srvname;
+	acquire->pool_size = server->options.pool_size;
+	acquire->max_connections = pgmc_max_connections;
+	acquire->hold_timeout = server->options.hold_timeout;
+	acquire->idle_hold_timeout = server->options.idle_hold_timeout;
+	acquire->mode = mode;
+}
+
+/* Get a slot, open or not.  False: busy, and we won't wait. */
+static bool
+get_slot(const PgmcServer *server, PgmcScope scope, bool try,
+		 TimestampTz deadline, const PgmcMail *mail, PgmcGrant *grant)
+{
+	PgmcAcquire request;
+	PgmcAcquireResult result;
+	PgmcAcquireMode mode = scope == PGMC_SCOPE_CALL ? PGMC_ACQUIRE_EXTRA :
+	try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
+
+	fill_acquire(server, mode, &request);
+	request.mail = mail;
+	result = pgmc_registry_acquire(&request, grant);
+	if (result == PGMC_BUSY)
+	{
+		/* nobody's, but still being cleaned up: that is not somebody else's */
+		if (!pgmc_registry_recovering(&server->key))
+			return false;
+		request.mode = PGMC_ACQUIRE_HOLD;
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											   PGMC_RECOVERY_PATIENCE_MS);
+		result = pgmc_registry_acquire(&request, grant);
+	}
+	if (result == PGMC_QUEUED)
+		return queue_up(server, try, deadline, grant);
+	if (result != PGMC_GRANTED)
+		raise_refused(server, result, scope == PGMC_SCOPE_CALL);
+	return true;
+}
+
+/* ---- making it usable ---- */
+
+static PgmcHold *
+make_hold(const PgmcServer *server, PgmcScope scope)
+{
+	PgmcHold   *hold = MemoryContextAllocZero(TopMemoryContext, sizeof(PgmcHold));
+
+	hold->key = server->key;
+	hold->srvname = server->srvname;
+	hold->userid = GetUserId();
+	hold->close_on_error = server->options.close_on_error;
+	hold->scope = scope;
+	hold->subid = GetCurrentSubTransactionId();
+	hold->reader.hold = hold;
+	return hold;
+}
+
+static void
+connect_hold(PgmcHold *hold, const PgmcServer *server)
+{
+	PgmcConninfo info;
+	PgmcOpen	open;
+	PgmcOutcome outcome;
+
+	pgmc_server_lookup_hosts(server, &info);
+	open.session = pgmc_registry_session();
+	open.options_hash = server->options_hash;
+	open.connect_timeout = server->connect_timeout;
+	open.idle_timeout = server->options.idle_timeout;
+	open.max_lifetime = server->options.max_lifetime;
+	open.npairs = info.n;
+	open.keywords = info.keywords;
+	open.values = info.values;
+	open.reset_query = server->options.reset_query;
+
+	pgmc_launch_worker(hold->deadline);
+	pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+						 hold->epoch);
+	pgmc_talk_open(hold, &open, &outcome);
+	if (outcome.failed)
+	{
+		const char *s = outcome.error.sqlstate;
+
+		raise_not_connected(NameStr(hold->srvname),
+							MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4]),
+							outcome.error.message);
+	}
+	hold->xact = PGMC_XACT_IDLE;
+}
+
+/* what an opening has found out about the connection */
+static void
+refresh_grant(PgmcGrant *grant)
+{
+	PgmcSlot	slot;
+
+	pgmc_registry_slot(grant->slot, &slot);
+	grant->used_password = slot.used_password;
+	grant->same_cluster = slot.same_cluster;
+}
+
+/* The hold is in the list; make its connection usable, or end it. */
+static void
+make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
+			TimestampTz deadline)
+{
+	PG_TRY();
+	{
+		hold->deadline = deadline;
+		if (!grant->open || grant->options_hash != server->options_hash)
+		{
+			connect_hold(hold, server);
+			refresh_grant(grant);
+		}
+		else
+		{
+			pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+								 hold->epoch);
+			hold->xact = PGMC_XACT_IDLE;
+		}
+		hold->deadline = 0;
+		hold->own_database = server->own_database && grant->same_cluster;
+		pgmc_server_check_connection(server, grant->used_password,
+									 grant->same_cluster);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+			pgmc_registry_count(&server->key, PGMC_COUNT_TIMEOUTS);
+		pgmc_session_end_call(hold, false);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/*
+ * The same where the command has gone out with the acquire: whoever handed the
+ * connection over has seen that it is open and may be used, and by now it may
+ * be somebody else's.  Only the way to the reply is needed.
+ */
+static void
+prepare_for_reply(PgmcHold *hold, uint16 seq)
+{
+	hold->seq = seq;
+	hold->mailed = hold->in_flight = true;
+	PG_TRY();
+	{
+		pgmc_channel_prepare(pgmc_registry_channel(hold->slot), hold->slot,
+							 hold->epoch);
+	}
+	PG_CATCH();
+	{
+		pgmc_session_end_call(hold, false);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* ---- acquiring ---- */
+
+static void
+at_exit(int code, Datum arg)
+{
+	pgmc_registry_session_exit();
+}
+
+static void
+check_registry(void)
+{
+	pgmc_registry_attach();
+	pgmc_registry_check_current();
+	if (!exit_registered)
+		before_shmem_exit(at_exit, (Datum) 0);
+	exit_registered = true;
+}
+
+static TimestampTz
+deadline_of(int64 timeout)
+{
+	int64		least = timeout;
+
+	if (pgmc_acquire_timeout > 0 && (least == 0 || pgmc_acquire_timeout < least))
+		least = pgmc_acquire_timeout;
+	if (LockTimeout > 0 && (least == 0 || LockTimeout < least))
+		least = LockTimeout;
+	return least == 0 ? 0 :
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), least);
+}
+
+static PgmcHold *
+acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
+		const PgmcMail *mail)
+{
+	TimestampTz deadline = deadline_of(timeout);
+	PgmcHold   *hold;
+	PgmcGrant	grant;
+	volatile bool granted = false;
+
+	pgmc_server_check_password(server);
+	check_registry();
+
+	/* the registry doesn't know of one that was revoked */
+	if (scope != PGMC_SCOPE_CALL && pgmc_session_find(server) != NULL)
+		raise_refused(server, PGMC_HELD_BY_SELF, false);
+	hold = make_hold(server, scope);
+	PG_TRY();
+	{
+		granted = get_slot(server, scope, try, deadline, mail, &grant);
+	}
+	PG_CATCH();
+	{
+		pfree(hold);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!granted)
+	{
+		pfree(hold);
+		return NULL;
+	}
+	hold->slot = grant.slot;
+	hold->epoch = grant.epoch;
+	hold->seq = (uint16) (grant.epoch * 257);	/* not the last holder's */
+	pgmc_session_add(hold);
+	if (mail != NULL && grant.mailed)
+		prepare_for_reply(hold, mail->seq);
+	else
+		make_usable(hold, server, &grant, deadline);
+	return hold;
+}
+
+PgmcHold *
+pgmc_acquire_hold(const PgmcServer *server, PgmcScope scope, bool try,
+				  int64 timeout)
+{
+	return acquire(server, scope, try, timeout, NULL);
+}
+
+PgmcHold *
+pgmc_acquire_for_call(const PgmcServer *server, const PgmcExecute *exec,
+					  uint8 flags)
+{
+	PgmcMail	mail;
+
+	pgmc_talk_write_mail(exec, flags, &mail);
+	mail.options_hash = server->options_hash;
+	mail.anyhow = server->trusted;
+	mail.with_password = server->has_password;
+	mail.own_cluster = server->as_oneself;
+	return acquire(server, PGMC_SCOPE_CALL, false, 0, &mail);
+}

@@ -1,0 +1,431 @@
+/*
+ * registry_session.c
+ *		What sessions do in the registry: acquire, wait, release, exit.
+ *
+ * A session changes what is its own: its entry, its place in a queue, the
+ * connections that it holds.  Of others' it takes idle connections, and asks
+ * for ones to be closed.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "build.h"
+#include "compat.h"
+#include "registry_int.h"
+
+static uint64 my_session = 0;	/* this session's number, 0: not given yet */
+
+uint64
+pgmc_registry_session(void)
+{
+	Session    *s = &pgmc_reg->sessions[pgmc_procno(MyProc)];
+
+	if (my_session != 0)
+		return my_session;
+	lock(LW_EXCLUSIVE);
+	my_session = ++pgmc_reg->last_session;
+	memset(s, 0, sizeof(*s));
+	s->id = my_session;
+	s->pid = MyProcPid;
+	s->pool = NOBODY;
+	unlock();
+	return my_session;
+}
+
+/* ---- acquiring ---- */
+
+/* caller has the lock: the slot whose backend is this process, or NOBODY */
+static int
+loopback_of(int pid)
+{
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_HELD && conn->same_cluster &&
+			conn->backend_pid == pid)
+			return i;
+	}
+	return NOBODY;
+}
+
+/*
+ * Is procno this process, or one that waits for this process through a chain
+ * of loopback connections?  Chains are acyclic, but bounded all the same.
+ */
+static bool
+is_ancestor(int procno)
+{
+	int			pid = MyProcPid;
+
+	for (int depth = 0; depth < PGMC_MAX_CONNECTIONS; depth++)
+	{
+		int			slot = loopback_of(pid);
+
+		if (slot == NOBODY)
+			return false;
+		if (pgmc_reg->conns[slot].holder == procno)
+			return true;
+		pid = pgmc_reg->sessions[pgmc_reg->conns[slot].holder].pid;
+	}
+	return false;
+}
+
+/* How many of a pool's connections lead back to us? */
+static PgmcAcquireResult
+count_own(int pool, int *own)
+{
+	PgmcAcquireResult whose = PGMC_GRANTED;
+
+	*own = 0;
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state != PGMC_CONN_HELD || conn->pool != pool)
+			continue;
+		if (conn->holder == pgmc_procno(MyProc))
+			whose = PGMC_HELD_BY_SELF;
+		else if (!is_ancestor(conn->holder))
+			continue;
+		else if (whose == PGMC_GRANTED)
+			whose = PGMC_HELD_BY_ANCESTOR;
+		(*own)++;
+	}
+	return whose;
+}
+
+/* the idle connection that suits this session best, or NULL */
+static Conn *
+choose_idle(int pool)
+{
+	Conn	   *best = NULL;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state != PGMC_CONN_IDLE || conn->pool != pool)
+			continue;
+		if (conn->last_session == my_session)
+			return conn;
+		if (best == NULL || conn->state_since > best->state_since)
+			best = conn;
+	}
+	return best;
+}
+
+/*
+ * A slot for one more connection: a free one, or that of the longest idle
+ * connection of any other pool, whose PGconn the worker closes before it
+ * opens ours.  NULL when there is none.
+ */
+static Conn *
+choose_slot(int max_connections)
+{
+	Conn	   *idle = NULL;
+	Conn	   *free_conn = NULL;
+	int			used = 0;
+
+	for (int i = 0; i < Min(pgmc_reg->high_water + 1, PGMC_MAX_CONNECTIONS); i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_FREE)
+		{
+			if (free_conn == NULL)
+				free_conn = conn;
+			continue;
+		}
+		used++;
+		if (conn->state == PGMC_CONN_IDLE &&
+			(idle == NULL || conn->state_since < idle->state_since))
+			idle = conn;
+	}
+	if (used < max_connections && free_conn != NULL)
+		return free_conn;
+	return idle;
+}
+
+static void
+fill_grant(const Conn *conn, PgmcGrant *grant)
+{
+	grant->slot = conn - pgmc_reg->conns;
+	grant->epoch = conn->epoch;
+	grant->open = conn->open;
+	grant->used_password = conn->used_password;
+	grant->same_cluster = conn->same_cluster;
+	grant->options_hash = conn->options_hash;
+	grant->mailed = pgmc_reg->sessions[conn->holder].mailed;
+}
+
+static bool
+add_connection(const PgmcAcquire *acquire, int pool, PgmcGrant *grant)
+{
+	Conn	   *conn = choose_slot(acquire->max_connections);
+
+	if (conn == NULL)
+		return false;
+	if (conn->state != PGMC_CONN_FREE)
+	{
+		pgmc_conn_leave_pool(conn);
+		call_worker();
+	}
+	if (pool == NOBODY)
+		pool = pgmc_pool_make(acquire);
+	pgmc_conn_forget_backend(conn);
+	conn->pool = pool;
+	conn->last_error[0] = '\0';
+	pgmc_reg->pools[pool].nconns++;
+	if (conn - pgmc_reg->conns >= pgmc_reg->high_water)
+		pgmc_reg->high_water = conn - pgmc_reg->conns + 1;
+	pgmc_conn_hold(conn, pgmc_procno(MyProc));
+	fill_grant(conn, grant);
+	return true;
+}
+
+/* caller has the lock */
+static PgmcAcquireResult
+acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
+{
+	int			pool = pgmc_pool_find(&acquire->key);
+	PgmcAcquireResult own;
+	int			nown;
+	Conn	   *conn;
+
+	if (pool == NOBODY)
+		return add_connection(acquire, pool, grant) ? PGMC_GRANTED : PGMC_NO_ROOM;
+
+	pgmc_pool_set_options(&pgmc_reg->pools[pool], acquire);
+	own = count_own(pool, &nown);
+	if (own != PGMC_GRANTED && acquire->mode != PGMC_ACQUIRE_EXTRA)
+		return own;
+
+	conn = choose_idle(pool);
+	if (conn != NULL && (pgmc_reg->pools[pool].nconns <= acquire->pool_size ||
+						 pgmc_pool_count_busy(pool) < acquire->pool_size))
+	{
+		pgmc_conn_hold(conn, pgmc_procno(MyProc));
+		fill_grant(conn, grant);
+		return PGMC_GRANTED;
+	}
+	if (pgmc_reg->pools[pool].nconns < acquire->pool_size &&
+		add_connection(acquire, pool, grant))
+		return PGMC_GRANTED;
+	if (nown >= pgmc_reg->pools[pool].nconns)
+		return nown < acquire->pool_size ? PGMC_NO_ROOM : own;
+	if (acquire->mode == PGMC_ACQUIRE_TRY)
+		return PGMC_BUSY;
+	pgmc_pool_enqueue(&pgmc_reg->pools[pool], pgmc_procno(MyProc));
+	return PGMC_QUEUED;
+}
+
+/*
+ * Caller has the lock.  Has the library's file been replaced since the worker
+ * loaded it?  The builds differ; and ours is the newer one if we have loaded
+ * it later, whatever its version.  (A session that was there before goes on
+ * with the old one, with a worker of either.)
+ */
+static void
+compare_libraries(void)
+{
+	if (pgmc_reg->worker_state == PGMC_WORKER_RUNNING &&
+		!pgmc_reg->worker_outdated &&
+		pgmc_reg->worker_build != pgmc_build &&
+		pgmc_reg->worker_loaded < pgmc_build_loaded)
+	{
+		pgmc_reg->worker_outdated = true;
+		call_worker();
+	}
+}
+
+PgmcAcquireResult
+pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
+{
+	Session    *s = &pgmc_reg->sessions[pgmc_procno(MyProc)];
+	Oid			userid = GetUserId();
+	PgmcAcquireResult result;
+
+	(void) pgmc_registry_session();
+	lock(LW_EXCLUSIVE);
+	s->userid = userid;
+	s->mode = acquire->mode;
+	if (acquire->mail != NULL)
+		s->mail = *acquire->mail;
+	else
+		s->mail.length = 0;
+	strlcpy(s->appname, application_name ? application_name : "",
+			sizeof(s->appname));
+	compare_libraries();
+	result = acquire_locked(acquire, grant);
+	unlock();
+	return result;
+}
+
+/* ---- queueing ---- */
+
+/* caller has the lock */
+static PgmcAcquireResult
+outcome(const Session *s, PgmcGrant *grant, PgmcFailure *failure)
+{
+	if (s->result == PGMC_GRANTED)
+	{
+		/* it may have been taken away again */
+		if (pgmc_reg->conns[s->slot].epoch == s->epoch)
+			fill_grant(&pgmc_reg->conns[s->slot], grant);
+		else
+			memset(grant, 0, sizeof(*grant));
+		grant->slot = s->slot;
+		grant->epoch = s->epoch;
+		grant->mailed = s->mailed;
+	}
+	else if (s->result == PGMC_FAILED)
+		*failure = s->failure;
+	return s->result;
+}
+
+PgmcAcquireResult
+pgmc_registry_poll(PgmcGrant *grant, PgmcFailure *failure)
+{
+	Session    *s = &pgmc_reg->sessions[pgmc_procno(MyProc)];
+	PgmcAcquireResult result;
+
+	lock(LW_SHARED);
+	result = outcome(s, grant, failure);
+	unlock();
+	return result;
+}
+
+PgmcAcquireResult
+pgmc_registry_leave(PgmcGrant *grant, PgmcFailure *failure)
+{
+	int			me = pgmc_procno(MyProc);
+	PgmcAcquireResult result;
+
+	lock(LW_EXCLUSIVE);
+	if (pgmc_reg->sessions[me].pool != NOBODY)
+		pgmc_pool_dequeue(me);
+	result = outcome(&pgmc_reg->sessions[me], grant, failure);
+	unlock();
+	return result;
+}
+
+void
+pgmc_registry_tell_wait(TimestampTz since)
+{
+	lock(LW_EXCLUSIVE);
+	pgmc_reg->sessions[pgmc_procno(MyProc)].waits_since = since;
+	unlock();
+}
+
+/* ---- releasing ---- */
+
+bool
+pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how, PgmcEnd why,
+					  bool in_xact)
+{
+	Conn	   *conn = &pgmc_reg->conns[slot];
+	bool		held;
+
+	lock(LW_EXCLUSIVE);
+	held = conn->state == PGMC_CONN_HELD && conn->epoch == epoch;
+	if (held)
+	{
+		pgmc_conn_note_end(conn, why, in_xact);
+		pgmc_conn_release(conn, how);
+	}
+	unlock();
+	return held;
+}
+
+bool
+pgmc_registry_call_finished(uint64 epoch, int64 *rows)
+{
+	const Session *s = &pgmc_reg->sessions[pgmc_procno(MyProc)];
+	bool		finished;
+
+	lock(LW_SHARED);
+	finished = s->finished_epoch == epoch;
+	*rows = s->finished_rows;
+	unlock();
+	return finished;
+}
+
+void
+pgmc_registry_session_exit(void)
+{
+	int			me;
+
+	if (pgmc_reg == NULL || my_session == 0 || MyProc == NULL)
+		return;
+	me = pgmc_procno(MyProc);
+	lock(LW_EXCLUSIVE);
+	if (pgmc_reg->sessions[me].id == my_session)
+	{
+		if (pgmc_reg->sessions[me].pool != NOBODY)
+			pgmc_pool_dequeue(me);
+		for (int i = 0; i < pgmc_reg->high_water; i++)
+		{
+			Conn	   *conn = &pgmc_reg->conns[i];
+			bool		mine = conn->last_session == my_session;
+
+			/* what is left of the session in it shall not wait for the next */
+			if (mine && conn->state == PGMC_CONN_IDLE)
+				pgmc_conn_set_state(conn, PGMC_CONN_RECOVERING);
+			else if (conn->state == PGMC_CONN_HELD && conn->holder == me)
+			{
+				pgmc_conn_note_end_from_outside(conn, PGMC_END_EXIT);
+				pgmc_conn_release(conn, PGMC_RELEASE_DIRTY);
+			}
+			if (mine && conn->last_session == my_session)
+				conn->last_session = 0;
+		}
+		pgmc_reg->sessions[me].id = 0;
+		pgmc_reg->sessions[me].pid = 0;
+	}
+	unlock();
+	my_session = 0;
+}
+
+/* ---- closing ---- */
+
+bool
+pgmc_registry_close_idle(int slot, const PgmcKey *key, PgmcCloseReason why)
+{
+	Conn	   *conn = &pgmc_reg->conns[slot];
+	bool		idle;
+
+	lock(LW_EXCLUSIVE);
+	idle = conn->state == PGMC_CONN_IDLE &&
+		pgmc_same_key(&pgmc_reg->pools[conn->pool].key, key);
+	if (idle)
+		pgmc_conn_close(conn, why);
+	unlock();
+	return idle;
+}
+
+void
+pgmc_registry_close_matching(Oid dbid, Oid serverid, Oid umid,
+							 const char *login)
+{
+	lock(LW_EXCLUSIVE);
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_FREE ||
+			!pgmc_key_matches(&pgmc_reg->pools[conn->pool].key, dbid, serverid,
+							  umid, login))
+			continue;
+		if (conn->state == PGMC_CONN_IDLE)
+			pgmc_conn_close(conn, PGMC_CLOSE_DROPPED);
+		else
+			conn->expires_at = LONG_AGO;
+	}
+	pgmc_counters_drop(&pgmc_reg->counters, dbid, serverid, umid, login);
+	unlock();
+}

@@ -1,0 +1,388 @@
+/*
+ * registry_state.c
+ *		Pools and their queues; the states of connections.
+ *
+ * All changes of a connection's state are made by pgmc_conn_set_state, and
+ * whose turn it is when one becomes available is decided by pgmc_conn_pass_on,
+ * whoever calls it: a session or the worker.  Nothing here takes the lock: the
+ * caller has it, exclusively where something changes.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "registry_int.h"
+
+/* ---- pools ---- */
+
+bool
+pgmc_same_key(const PgmcKey *a, const PgmcKey *b)
+{
+	return a->serverid == b->serverid && a->dbid == b->dbid &&
+		a->umid == b->umid &&
+		strncmp(NameStr(a->login), NameStr(b->login), NAMEDATALEN) == 0;
+}
+
+bool
+pgmc_key_matches(const PgmcKey *key, Oid dbid, Oid serverid, Oid umid,
+				 const char *login)
+{
+	return (!OidIsValid(dbid) || key->dbid == dbid) &&
+		(!OidIsValid(serverid) || key->serverid == serverid) &&
+		(!OidIsValid(umid) || key->umid == umid) &&
+		(login == NULL || strcmp(NameStr(key->login), login) == 0);
+}
+
+int
+pgmc_pool_find(const PgmcKey *key)
+{
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->pools[i].nconns > 0 &&
+			pgmc_same_key(&pgmc_reg->pools[i].key, key))
+			return i;
+	return NOBODY;
+}
+
+void
+pgmc_pool_set_options(Pool *pool, const PgmcAcquire *acquire)
+{
+	pool->size = acquire->pool_size;
+	pool->hold_timeout = acquire->hold_timeout;
+	pool->idle_hold_timeout = acquire->idle_hold_timeout;
+}
+
+int
+pgmc_pool_make(const PgmcAcquire *acquire)
+{
+	for (int i = 0; i < PGMC_MAX_CONNECTIONS; i++)
+	{
+		Pool	   *pool = &pgmc_reg->pools[i];
+
+		if (pool->nconns > 0)
+			continue;
+		memset(pool, 0, sizeof(*pool));
+		pool->key = acquire->key;
+		pool->srvname = acquire->srvname;
+		pool->tally = pgmc_counters_begin(&pgmc_reg->counters, &acquire->key,
+										  &acquire->srvname);
+		pgmc_pool_set_options(pool, acquire);
+		pool->head = pool->tail = NOBODY;
+		if (i >= pgmc_reg->high_water)
+			pgmc_reg->high_water = i + 1;
+		return i;
+	}
+	return NOBODY;
+}
+
+int
+pgmc_pool_count_busy(int pool)
+{
+	int			busy = 0;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].pool == pool &&
+			pgmc_reg->conns[i].state != PGMC_CONN_FREE &&
+			pgmc_reg->conns[i].state != PGMC_CONN_IDLE)
+			busy++;
+	return busy;
+}
+
+void
+pgmc_pool_enqueue(Pool *pool, int procno)
+{
+	Session    *s = &pgmc_reg->sessions[procno];
+
+	s->pool = pool - pgmc_reg->pools;
+	s->queue_number = ++pgmc_reg->last_epoch;
+	s->queued_since = GetCurrentTimestamp();
+	s->waits_since = 0;
+	s->result = PGMC_QUEUED;
+	s->next = NOBODY;
+	s->prev = pool->tail;
+	if (pool->tail == NOBODY)
+		pool->head = procno;
+	else
+		pgmc_reg->sessions[pool->tail].next = procno;
+	pool->tail = procno;
+	pool->nwaiters++;
+	pgmc_counters_count(&pgmc_reg->counters, pool->tally, PGMC_COUNT_WAITS);
+}
+
+void
+pgmc_pool_dequeue(int procno)
+{
+	Session    *s = &pgmc_reg->sessions[procno];
+	Pool	   *pool = &pgmc_reg->pools[s->pool];
+
+	if (s->prev == NOBODY)
+		pool->head = s->next;
+	else
+		pgmc_reg->sessions[s->prev].next = s->next;
+	if (s->next == NOBODY)
+		pool->tail = s->prev;
+	else
+		pgmc_reg->sessions[s->next].prev = s->prev;
+	pool->nwaiters--;
+	s->pool = NOBODY;
+	pgmc_counters_waited(&pgmc_reg->counters, pool->tally, s->queued_since,
+						 GetCurrentTimestamp());
+}
+
+void
+pgmc_pool_fail_waiters(Pool *pool, const PgmcFailure *failure)
+{
+	while (pool->head != NOBODY)
+	{
+		int			procno = pool->head;
+		Session    *s = &pgmc_reg->sessions[procno];
+
+		pgmc_pool_dequeue(procno);
+		s->failure = *failure;
+		s->result = PGMC_FAILED;
+		wake(procno);
+	}
+}
+
+/* ---- states ---- */
+
+#ifdef USE_ASSERT_CHECKING
+static bool
+change_allowed(PgmcConnState from, PgmcConnState to)
+{
+	switch (from)
+	{
+		case PGMC_CONN_FREE:
+			return to == PGMC_CONN_HELD;
+		case PGMC_CONN_HELD:
+			return true;
+		case PGMC_CONN_IDLE:
+			return true;
+		case PGMC_CONN_RECOVERING:
+			return true;
+		case PGMC_CONN_CLOSING:
+			return to == PGMC_CONN_FREE || to == PGMC_CONN_HELD;
+	}
+	return false;
+}
+#endif
+
+void
+pgmc_conn_set_state(Conn *conn, PgmcConnState to)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	Assert(change_allowed(conn->state, to));
+	if (conn->state == PGMC_CONN_HELD)
+		pgmc_counters_held(&pgmc_reg->counters, tally_of(conn),
+						   conn->hold_start, now);
+	if (to != PGMC_CONN_HELD)
+	{
+		conn->epoch = 0;
+		conn->holder = NOBODY;
+		conn->broken = false;
+		conn->opening = false;
+		pgmc_channel_give(&conn->channel, 0);
+	}
+	conn->state = to;
+	conn->state_since = now;
+	if (to == PGMC_CONN_RECOVERING || to == PGMC_CONN_CLOSING ||
+		(to != PGMC_CONN_HELD && pgmc_reg->worker_outdated))
+		call_worker();
+	else
+		conn->end = PGMC_END_NONE;
+}
+
+void
+pgmc_conn_close(Conn *conn, PgmcCloseReason why)
+{
+	conn->close_reason = why;
+	pgmc_conn_set_state(conn, PGMC_CONN_CLOSING);
+}
+
+/* May this mail go out on this connection, as its sender would send it? */
+static bool
+suits_mail(const Conn *conn, const PgmcMail *mail)
+{
+	return mail->length > 0 && conn->open &&
+		conn->options_hash == mail->options_hash &&
+		(mail->anyhow || (mail->with_password && conn->used_password) ||
+		 (mail->own_cluster && conn->same_cluster));
+}
+
+void
+pgmc_conn_hold(Conn *conn, int procno)
+{
+	Session    *s = &pgmc_reg->sessions[procno];
+
+	pgmc_conn_set_state(conn, PGMC_CONN_HELD);
+	conn->epoch = ++pgmc_reg->last_epoch;
+	conn->holder = procno;
+	conn->hold_start = conn->state_since;
+	conn->last_session = s->id;
+	pg_atomic_write_u32(&conn->commit_xid, 0);
+	conn->own_xacts = s->mode == PGMC_ACQUIRE_EXTRA;
+	pgmc_counters_count(&pgmc_reg->counters, tally_of(conn),
+						PGMC_COUNT_ACQUIRES);
+	conn->hold_timeout = pgmc_reg->pools[conn->pool].hold_timeout;
+	conn->idle_hold_timeout = pgmc_reg->pools[conn->pool].idle_hold_timeout;
+	if (conn->hold_timeout > 0 || conn->idle_hold_timeout > 0)
+		call_worker();
+	pgmc_channel_give(&conn->channel, conn->epoch);
+	s->mailed = suits_mail(conn, &s->mail) &&
+		pgmc_channel_post(&conn->channel, conn - pgmc_reg->conns, conn->epoch,
+						  s->mail.frame, s->mail.length);
+	if (s->mailed)
+		pgmc_registry_wake_worker();
+}
+
+void
+pgmc_conn_leave_pool(Conn *conn)
+{
+	Pool	   *pool = &pgmc_reg->pools[conn->pool];
+
+	Assert(pool->nconns > 1 || pool->nwaiters == 0);
+	pool->nconns--;
+	if (pool->nconns == 0)
+		pgmc_counters_end(&pgmc_reg->counters, pool->tally);
+	while (pgmc_reg->high_water > 0 &&
+		   pgmc_reg->conns[pgmc_reg->high_water - 1].state == PGMC_CONN_FREE &&
+		   pgmc_reg->pools[pgmc_reg->high_water - 1].nconns == 0)
+		pgmc_reg->high_water--;
+}
+
+void
+pgmc_conn_pass_on(Conn *conn)
+{
+	Pool	   *pool = &pgmc_reg->pools[conn->pool];
+
+	if (pool->nconns > pool->size &&
+		pgmc_pool_count_busy(conn->pool) > pool->size)
+	{
+		if (conn->open)
+			pgmc_conn_close(conn, PGMC_CLOSE_POOL_SIZE);
+		else
+		{
+			pgmc_conn_set_state(conn, PGMC_CONN_FREE);
+			pgmc_conn_leave_pool(conn);
+		}
+	}
+	else if (pool->head != NOBODY)
+	{
+		int			procno = pool->head;
+		Session    *s = &pgmc_reg->sessions[procno];
+
+		pgmc_pool_dequeue(procno);
+		pgmc_conn_hold(conn, procno);
+		s->slot = conn - pgmc_reg->conns;
+		s->epoch = conn->epoch;
+		s->result = PGMC_GRANTED;
+
+		/* one whose command has gone out may sleep until the reply */
+		if (!s->mailed)
+			wake(procno);
+	}
+	else if (conn->open)
+		pgmc_conn_set_state(conn, PGMC_CONN_IDLE);
+	else
+	{
+		pgmc_conn_set_state(conn, PGMC_CONN_FREE);
+		pgmc_conn_leave_pool(conn);
+	}
+}
+
+void
+pgmc_conn_forget_backend(Conn *conn)
+{
+	conn->open = false;
+	conn->opening = false;
+	conn->backend_pid = 0;
+	conn->same_cluster = false;
+	conn->used_password = false;
+	conn->options_hash = 0;
+	conn->backend_start = 0;
+	conn->expires_at = 0;
+	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_CLOSED);
+}
+
+/* ---- ends of holds ---- */
+
+bool
+pgmc_conn_expired(const Conn *conn)
+{
+	return conn->open && conn->expires_at != 0 &&
+		GetCurrentTimestamp() >= conn->expires_at;
+}
+
+void
+pgmc_conn_close_expired(Conn *conn)
+{
+	pgmc_conn_close(conn, conn->expires_at == LONG_AGO ? PGMC_CLOSE_DROPPED :
+					conn->expires_at <= conn->backend_start ? PGMC_CLOSE_BLOATED :
+					PGMC_CLOSE_LIFETIME);
+}
+
+void
+pgmc_conn_note_end(Conn *conn, PgmcEnd why, bool in_xact)
+{
+	in_xact = in_xact && conn->open;
+	conn->end = why;
+	conn->ended_pid = pgmc_reg->sessions[conn->holder].pid;
+	conn->ended_in_xact = in_xact;
+	if (in_xact)
+		pgmc_counters_count(&pgmc_reg->counters, tally_of(conn),
+							why == PGMC_END_RELEASE ? PGMC_COUNT_DIRTY_RELEASES :
+							PGMC_COUNT_FORCED_ROLLBACKS);
+}
+
+void
+pgmc_conn_note_end_from_outside(Conn *conn, PgmcEnd why)
+{
+	uint32		xact = pg_atomic_read_u32(&conn->xact_status);
+
+	pgmc_conn_note_end(conn, why, !conn->own_xacts && xact != PGMC_XACT_IDLE);
+}
+
+bool
+pgmc_pid_holds(int pid)
+{
+	for (int i = 0; pid != 0 && i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].state == PGMC_CONN_HELD &&
+			pgmc_reg->sessions[pgmc_reg->conns[i].holder].pid == pid)
+			return true;
+	return false;
+}
+
+/*
+ * Caller has the lock.  A connection that isn't open is soon given away, but
+ * not what its holder has sent and not taken: the worker, where there is one,
+ * does away with that first.
+ */
+static void
+release_closed(Conn *conn)
+{
+	if (!pgmc_channel_used(&conn->channel))
+		pgmc_conn_pass_on(conn);
+	else if (pgmc_reg->worker_state == PGMC_WORKER_RUNNING)
+		pgmc_conn_set_state(conn, PGMC_CONN_RECOVERING);
+	else
+	{
+		pgmc_channel_empty(&conn->channel);
+		pgmc_conn_pass_on(conn);
+	}
+}
+
+void
+pgmc_conn_release(Conn *conn, PgmcRelease how)
+{
+	if (!conn->open && !conn->opening)
+		release_closed(conn);
+	else if (how == PGMC_RELEASE_CLEAN && pgmc_conn_expired(conn))
+		pgmc_conn_close_expired(conn);
+	else if (how == PGMC_RELEASE_CLEAN && !conn->opening &&
+			 !(conn->same_cluster && pgmc_pid_holds(conn->backend_pid)))
+		pgmc_conn_pass_on(conn);
+	else if (how == PGMC_RELEASE_CLOSE)
+		pgmc_conn_close(conn, PGMC_CLOSE_ASKED);
+	else
+		pgmc_conn_set_state(conn, PGMC_CONN_RECOVERING);
+}
