@@ -20,7 +20,9 @@ OBJS = \
 	src/cycle.o \
 	src/deadlock.o \
 	src/hooks.o \
+	src/inbox.o \
 	src/launch.o \
+	src/lease.o \
 	src/log.o \
 	src/many.o \
 	src/netcancel.o \
@@ -52,7 +54,11 @@ OBJS = \
 	src/talk.o \
 	src/transfer.o \
 	src/wire.o \
-	src/worker.o
+	src/worker.o \
+	src/worker_request.o \
+	src/worker_serve.o \
+	src/worker_tick.o \
+	src/worker_wait.o
 
 EXTENSION = pgmc
 DATA = src/pgmc--1.0.sql
