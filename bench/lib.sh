@@ -68,7 +68,7 @@ start_afresh() {
 # have to log in then. (pgbench's own logging in takes from its time, so many sessions get more.)
 throughput() {
 	case $3 in
-		kept | bouncer) script=$3 server= ;;
+		kept | bouncer | plain) script=$3 server= ;;
 		*) script=pgmc server=$3 ;;
 	esac
 	do_as_user sh -c "rm -f '$work'/bench_log.*"

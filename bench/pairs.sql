@@ -48,6 +48,14 @@ CREATE TABLE measurement (
 	ours float8,						-- in the pair's unit: microseconds per call, ...
 	other float8);
 
+-- the same works by limit.c, pgmc and dblink
+CREATE TABLE limits (
+	name text,
+	round int,
+	bare float8,						-- microseconds per call, all three
+	ours float8,
+	other float8);
+
 -- ---- one statement after the other in one transaction over there ----
 
 CREATE FUNCTION pgmc_held(n int) RETURNS void LANGUAGE plpgsql AS $$

@@ -25,11 +25,17 @@ CREATE FUNCTION meets(ratio float8, sense text, target text) RETURNS boolean LAN
 	SELECT CASE sense WHEN '<=' THEN ratio <= number(target) WHEN '>=' THEN ratio >= number(target) END
 $$;
 
+CREATE FUNCTION middle(figures float8[]) RETURNS float8 LANGUAGE sql AS $$
+	SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY f) FROM unnest(figures) AS f
+$$;
+
+CREATE AGGREGATE median(float8) (SFUNC = array_append, STYPE = float8[], INITCOND = '{}', FINALFUNC = middle);
+
 CREATE VIEW figure AS
 	SELECT name,
-			percentile_cont(0.5) WITHIN GROUP (ORDER BY ours) AS ours,
-			percentile_cont(0.5) WITHIN GROUP (ORDER BY other) AS other,
-			percentile_cont(0.5) WITHIN GROUP (ORDER BY ours / other) AS ratio,
+			median(ours) AS ours,
+			median(other) AS other,
+			median(ours / other) AS ratio,
 			min(ours / other) AS least,
 			max(ours / other) AS most
 		FROM measurement
@@ -44,4 +50,14 @@ CREATE VIEW report AS
 			concat_ws(' ', CASE WHEN target IS NULL THEN NULL ELSE sense END, target) AS target,
 			CASE meets(ratio, sense, target) WHEN true THEN 'met' WHEN false THEN 'not met' ELSE '' END AS " "
 		FROM pair JOIN figure USING (name)
+		ORDER BY place;
+
+-- The table of limits, another. The share of dblink's time that bare libpq needs is the least that
+-- the ratio of pgmc to dblink could be.
+CREATE VIEW limit_report AS
+	SELECT work, readable(m[1], unit) AS libpq, readable(m[2], unit) AS pgmc, readable(m[3], unit) AS dblink,
+			readable(m[4]) AS "pgmc to libpq", readable(m[5]) AS "libpq to dblink"
+		FROM pair JOIN (
+			SELECT name, ARRAY[median(bare), median(ours), median(other), median(ours / bare), median(bare / other)] AS m
+				FROM limits GROUP BY name) AS medians USING (name)
 		ORDER BY place;

@@ -274,6 +274,12 @@ make_source() {
 	run make -s -C "$work/source" PG_CONFIG="$bin/pg_config" "$@"
 }
 
+# Compiles bench/NAME.c, a client of libpq, as $work/NAME
+compile_client() {
+	do_as_user gcc -O2 -g -Wall -I"$("$pg_config" --includedir)" -o "$1" "source/bench/$1.c" \
+		-L"$("$pg_config" --libdir)" -Wl,-rpath,"$("$pg_config" --libdir)" -lpq
+}
+
 # ---- the tests, as a part of something ----
 
 # Runs tools/test with these arguments and adds what it counted to $passed and $failed. Its output
