@@ -62,59 +62,75 @@ start_afresh() {
 
 # ---- pgbench ----
 
-# throughput SESSIONS SECONDS KIND: sets tps, the calls per second of all sessions, and least and
-# most, those of the slowest and the fastest one. KIND is what bench/insert_KIND.pgbench does, or
-# a pgmc server. What the sessions do before each of them has finished a call isn't counted: some
-# have to log in then. (pgbench's own logging in takes from its time, so many sessions get more.)
-throughput() {
-	case $3 in
-		kept | bouncer | plain) script=$3 server= ;;
-		*) script=pgmc server=$3 ;;
-	esac
+# run_pgbench SESSIONS SECONDS SCRIPT SERVER: with a log of all calls
+run_pgbench() {
 	do_as_user sh -c "rm -f '$work'/bench_log.*"
-	run env PGOPTIONS="${server:+-c pgmc.default_server=$server}" \
-		pgbench -n -c "$1" -j "$(nproc)" -T $(($2 + $1 / 50)) -D connected=0 -l --log-prefix="$work/bench_log" \
-		-f "source/bench/insert_$script.pgbench" bench >"$work/pgbench.out" 2>&1 || {
+	run env PGOPTIONS="${4:+-c pgmc.default_server=$4}" \
+		pgbench -n -c "$1" -j "$(nproc)" -T "$2" -D connected=0 -l --log-prefix="$work/bench_log" \
+		-f "source/bench/insert_$3.pgbench" bench >"$work/pgbench.out" 2>&1 || {
 		cat "$work/pgbench.out"
 		die "pgbench failed"
 	}
-	# a line is: session, number of the transaction, its time, script, seconds and microseconds
-	# of its end
-	counted=$(cat "$work"/bench_log.* | awk -v sessions="$1" '
+}
+
+# count_calls SESSIONS: prints of the log the seconds in which all sessions were at work, from when
+# the last of them had finished a first call (some have to log in then) to when the first of them
+# ended; and the calls per second of all, of the slowest and of the fastest one in that time.
+# A line is: session, number of the transaction, its time, script, seconds and microseconds of
+# its end. A session that never had its turn doesn't keep the others from being counted.
+count_calls() {
+	cat "$work"/bench_log.* | awk -v sessions="$1" '
 		{
 			session[NR] = $1
 			at = end[NR] = $5 + $6 / 1e6
 			if (!($1 in first)) { first[$1] = at; seen++ }
 			if (at < first[$1]) first[$1] = at
-			if (NR == 1 || at < begin) begin = at
-			if (at > last) last = at
+			if (at > last[$1]) last[$1] = at
 		}
 		END {
-			since = begin
 			for (s in first) {
 				done[s] = 0
-				if (first[s] > since) since = first[s]
+				if (since == "" || first[s] > since) since = first[s]
+				if (upto == "" || last[s] < upto) upto = last[s]
 			}
-			# one that has starved does not keep the others from being counted
-			if (seen < sessions || since > (begin + last) / 2) since = (begin + last) / 2
 			for (i = 1; i <= NR; i++)
-				if (end[i] > since) { done[session[i]]++; calls++ }
+				if (end[i] > since && end[i] <= upto) { done[session[i]]++; calls++ }
 			least = seen < sessions ? 0 : calls
 			for (s in done) {
 				if (done[s] < least) least = done[s]
 				if (done[s] > most) most = done[s]
 			}
-			if (last == since) exit
-			span = last - since
-			printf "%.3f %.3f %.3f\n", calls / span, least / span, most / span
-		}')
-	[ -n "$counted" ] || die "pgbench has done nothing in $2 seconds"
-	# three words
+			span = upto - since
+			if (span <= 0) span = calls = least = most = 0
+			else { calls /= span; least /= span; most /= span }
+			printf "%.3f %.3f %.3f %.3f\n", span, calls, least, most
+		}'
+}
+
+# throughput SESSIONS SECONDS KIND: sets tps, the calls per second of all sessions, and least and
+# most, those of the slowest and the fastest one. KIND is what bench/insert_KIND.pgbench does, or
+# a pgmc server. Logging in takes from pgbench's time, so many sessions get more; if it was not
+# enough for all of them to be at work together for half of the seconds, it is done again.
+throughput() {
+	case $3 in
+		kept | bouncer | plain) script=$3 server= ;;
+		*) script=pgmc server=$3 ;;
+	esac
+	lead=$(($1 / 50))
+	[ "$3" != kept ] || lead=$(($1 / 12))
+	while :; do
+		run_pgbench "$1" $(($2 + lead)) "$script" "$server"
+		counted=$(count_calls "$1")
+		[ "$(calculate "${counted%% *} < $2 / 2")" = 1 ] || break
+		[ $lead -lt 60 ] || die "sessions don't come to work together: $1, $3"
+		lead=$((lead * 2 + 1))
+	done
+	# four words
 	# shellcheck disable=SC2086
 	set -- $counted
-	tps=$1
+	tps=$2
 	# shellcheck disable=SC2034 # for those who look at fairness
-	least=$2 most=$3
+	least=$3 most=$4
 }
 
 # ---- durable commits ----

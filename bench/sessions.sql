@@ -41,7 +41,7 @@ INSERT INTO pair (name, needs, work, other, calls)
 INSERT INTO pair (name, unit, sense, work, other) VALUES
 	('flat', 'kB', '<=', 'most private memory of the worker while that result passes', 'before it'),
 	('alone', 'calls/s', '>=', :'n' || 'one connection, reset_query ''''', 'one session alone on it'),
-	('alone_plain', 'calls/s', NULL, :'n' || 'that insert by themselves, no pgmc', 'one session alone'),
+	('alone_plain', 'calls/s', NULL, :'n' || 'inserting by themselves, without pgmc', 'one session alone'),
 	('fair', 'calls/s', '>=', 'the slowest of those sessions', 'the fastest of them'),
 	('alone_reset', 'calls/s', NULL, :'n' || 'one connection, a reset between sessions', 'one session alone on it'),
 	('pool', 'calls/s', '>=', :'n' || 'durable, pool of 8', 'dblink, a connection for each'),
