@@ -19,6 +19,9 @@ CREATE TABLE types_sample (type text, expr text, PRIMARY KEY (type, expr));
 INSERT INTO types_sample VALUES
 	('boolean', 'true'), ('boolean', 'false'),
 	('smallint', '-32768'), ('int', '-2147483648'), ('bigint', '-9223372036854775808'),
+	('int', '2147483647'), ('int', '0'), ('bigint', '9223372036854775807'), ('bigint', '-1'),
+	('timestamp', '$q$4714-11-24 00:00:00 BC$q$'), ('timestamp', '$q$294276-12-31 23:59:59.999999$q$'), ('timestamp', '$q$-infinity$q$'),
+	('timestamptz', '$q$4714-11-24 00:00:00+00 BC$q$'), ('timestamptz', '$q$294276-12-31 23:59:59.999999+00$q$'), ('timestamptz', '$q$infinity$q$'),
 	('oid', '4294967295'), ('xid', '$q$4294967295$q$'), ('xid8', '$q$18446744073709551615$q$'),
 	('cid', '$q$7$q$'), ('tid', '$q$(4294967295,65535)$q$'), ('pg_lsn', '$q$FF/1$q$'),
 	('pg_snapshot', '$q$10:20:10,14,15$q$'), ('txid_snapshot', '$q$10:20:10,14,15$q$'),
