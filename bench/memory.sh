@@ -12,13 +12,14 @@ private_memory() {
 	sed -n 's/^RssAnon:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"
 }
 
-measure_flat() {
+# most_memory ROWS: sets most, the most that a new worker has while so many of them pass
+most_memory() {
 	start_afresh
 	ask 'SELECT pgmc_insert(1)' >/dev/null # there is a worker, and it has worked
 	worker=$(worker_pid)
-	before=$(private_memory "$worker")
-	most=$before
-	bench_psql -o /dev/null -c 'SELECT pgmc_rows(1)' &
+	most=0
+	bench_psql -o /dev/null -c "SELECT count(*) FROM pgmc.autonomous_query('SELECT id, what, at FROM big LIMIT $1')
+		AS t(id bigint, what text, at timestamptz)" &
 	reader=$!
 	samples=0
 	while kill -0 "$reader" 2>/dev/null; do
@@ -30,7 +31,13 @@ measure_flat() {
 	now=$(private_memory "$worker")
 	[ "$now" -le "$most" ] || most=$now
 	[ "$samples" -gt 0 ] || die "the worker's memory was never looked at"
-	note flat "$1" "$most" "$before"
+}
+
+measure_flat() {
+	most_memory $((rows / 10))
+	few=$most
+	most_memory "$rows"
+	note flat "$1" "$most" "$few"
 }
 
 # ---- of all that is added for a crowd of sessions ----
