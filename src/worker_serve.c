@@ -52,6 +52,14 @@ lease_over(const Slot *slot, TimestampTz now)
 	return deadline != 0 && now >= deadline;
 }
 
+/* The holder's request has ended, however it did. */
+static void
+note_idle(Slot *slot)
+{
+	if (slot->lease.idle_since == 0)
+		slot->lease.idle_since = GetCurrentTimestamp();
+}
+
 /* ---- recovery ---- */
 
 static void
@@ -275,6 +283,7 @@ handle_event(int i, PgmcRemoteEvent event)
 			break;
 		case PGMC_REMOTE_LOST:
 			log_lost(i, pgmc_remote_error(slot->remote));
+			note_idle(slot);
 			if (slot->duty == DUTY_NONE && slot->out_sent < slot->out.len)
 				slot->lost_pending = true;	/* its last words go first */
 			else
@@ -428,6 +437,7 @@ serve_safely(int i, bool attention)
 		pgmc_remote_take_event(pgmc_slots[i]->remote);
 		pgmc_slots[i]->duty = DUTY_NONE;
 		pgmc_slots[i]->lost_pending = false;
+		note_idle(pgmc_slots[i]);
 		log_lost(i, edata->message);
 		pgmc_registry_failed(i, edata->message, pgmc_slot_receiving(pgmc_slots[i]));
 	}

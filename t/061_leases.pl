@@ -192,6 +192,29 @@ for my $what (sort keys %doing)
 	is($admin->value('SELECT count(*) FROM slow'), '0', "$name: nothing was committed");
 }
 
+# ---- a connection that is lost while a command runs: idle from then on ----
+
+my %lost = (
+	'the error is caught' => "SELECT pgmc.acquire('idle'), try(\$c\$SELECT pgmc.execute('SELECT pg_sleep(600)')\$c\$)",
+	'the error ends a subtransaction' => "BEGIN; SELECT pgmc.acquire('idle'); SAVEPOINT s; SELECT pgmc.execute('SELECT pg_sleep(600)')");
+
+for my $how (sort keys %lost)
+{
+	my $name = "a connection that is lost, and $how";
+
+	$holder->send($lost{$how});
+	holds_up($admin);
+	$admin->value("SELECT pg_terminate_backend(backend_pid) FROM pgmc.connections WHERE srvname = 'idle'");
+	$holder->result;
+	like("$holder->{out} $holder->{err}", qr/\b08006\b/, "$name: the holder is told");
+	$holder->value('ROLLBACK TO s') if $how =~ /subtransaction/;
+	is_revoked($holder, 'idle');
+	next_is_safe('idle', $name, sub {
+		is_state($holder, "SELECT pgmc.execute('SELECT 1')", '25P03', "$name: until idle_hold_timeout"); });
+	$holder->run('ROLLBACK; SELECT pgmc.release_all()');
+	is_clean($admin, $name);
+}
+
 is_state($holder, "SELECT pgmc.autonomous_on('lease', 'INSERT INTO t SELECT ''lost'' FROM pg_sleep(600)')",
 	'25P03', 'an autonomous command that is too long');
 like($holder->{err}, qr/not known whether/, 'with its fate');
