@@ -194,14 +194,14 @@ start_request(int i)
 	switch (frame->type)
 	{
 		case PGMC_REQUEST_EXECUTE:
-			if (read_execute(slot))
+			if (!read_execute(slot))
 			{
-				pgmc_registry_count_command(i);
-				pgmc_remote_execute(slot->remote, frame->flags,
-									frame->seq, &slot->exec);
-			}
-			else
 				refuse(slot, "malformed request to execute a command");
+				return;
+			}
+			pgmc_registry_count_command(i);
+			pgmc_remote_execute(slot->remote, frame->flags,
+								frame->seq, &slot->exec);
 			break;
 		case PGMC_REQUEST_COMMIT:
 			pgmc_remote_commit(slot->remote, frame->seq);
