@@ -17,7 +17,6 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/procsignal.h"
 #include "storage/sinval.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"

@@ -202,7 +202,7 @@ note_spin(SpinGain *gain, bool found)
 						  SPIN_PAUSE_MAX);
 }
 
-/* the pgmc_slots whose backends owe a reply; -1: something waits to be written */
+/* the slots whose backends owe a reply; -1: something waits to be written */
 static int
 list_busy(Slot **busy)
 {
