@@ -72,7 +72,7 @@ typedef struct Slot
 	TimestampTz deadline;
 } Slot;
 
-/* slots[i] may be set below nslots; NULL: never used */
+/* pgmc_slots[i] may be set below pgmc_nslots; NULL: never used */
 extern Slot *pgmc_slots[PGMC_MAX_CONNECTIONS];
 extern int	pgmc_nslots;
 
@@ -101,8 +101,11 @@ extern void pgmc_slot_reply_fields(Slot *slot, uint8 type, int sqlstate,
 /* The request has ended, or is dropped: make room for the next one. */
 extern void pgmc_slot_forget_request(Slot *slot);
 
-/* The holder has gone, or waits until its request is dropped: it owes nothing. */
-extern void pgmc_slot_owes_nothing(Slot *slot);
+/*
+ * The holder has gone, or waits until its request is dropped: forget all that
+ * is on its way, in either direction, and what it still owes.
+ */
+extern void pgmc_slot_forget_all(Slot *slot);
 
 /* A connection ends to make room for another one in its slot: log it. */
 extern void pgmc_slot_log_replaced(int i);

@@ -9,11 +9,9 @@
  */
 #include "postgres.h"
 
-#include "storage/latch.h"
 #include "utils/memutils.h"
 
 #include "channel.h"
-#include "compat.h"
 #include "log.h"
 #include "worker_int.h"
 
@@ -23,6 +21,9 @@
 /* then libpq shall write them */
 #define SETS_AT_ONCE	(64 * 1024)
 
+/* room in an output that has grown too large, to begin anew with */
+#define EMPTY_OUT_SIZE	1024
+
 /* ---- frames to the holder ---- */
 
 void
@@ -31,18 +32,21 @@ pgmc_slot_reset_out(Slot *slot)
 	resetStringInfo(&slot->out);
 	slot->out_sent = 0;
 
-	/* don't keep what one huge message needed */
+	/* don't keep what one huge message needed, if there is any memory */
 	if (slot->out.maxlen > 4 * PGMC_OUTPUT_LIMIT)
 	{
-		MemoryContext caller = MemoryContextSwitchTo(slot->context);
+		char	   *data = MemoryContextAllocExtended(slot->context, EMPTY_OUT_SIZE,
+													  MCXT_ALLOC_NO_OOM);
 
+		if (data == NULL)
+			return;
+		data[0] = '\0';
 		pfree(slot->out.data);
-		initStringInfo(&slot->out);
-		MemoryContextSwitchTo(caller);
+		slot->out.data = data;
+		slot->out.maxlen = EMPTY_OUT_SIZE;
 	}
 }
 
-/* Move what fits into the ring; true when something went. */
 bool
 pgmc_slot_flush_out(int i)
 {
@@ -87,16 +91,41 @@ pgmc_slot_reply_fields(Slot *slot, uint8 type, int sqlstate, const char *message
 
 /* ---- requests from the holder ---- */
 
+/* What has come of a request to open a connection may be a password. */
+static void
+wipe_open(PgmcInbox *request)
+{
+	if (request->header_got == PGMC_FRAME_SIZE && request->body != NULL &&
+		request->frame.type == PGMC_REQUEST_OPEN)
+		explicit_bzero(request->body, request->body_got);
+}
+
 void
 pgmc_slot_forget_request(Slot *slot)
 {
+	wipe_open(&slot->request);
 	pgmc_inbox_clear(&slot->request);
 	slot->begun = false;
 	slot->cancel_epoch = 0;
 	MemoryContextReset(slot->request_context);
 }
 
-/* A connection ends to make room for another one in its slot. */
+static void
+forget_more(Slot *slot)
+{
+	pgmc_inbox_clear(&slot->more);
+	MemoryContextReset(slot->more_context);
+}
+
+void
+pgmc_slot_forget_all(Slot *slot)
+{
+	pgmc_slot_forget_request(slot);
+	slot->owed_sets = false;
+	forget_more(slot);
+	pgmc_slot_reset_out(slot);
+}
+
 void
 pgmc_slot_log_replaced(int i)
 {
@@ -152,7 +181,7 @@ static void
 start_request(int i)
 {
 	Slot	   *slot = pgmc_slots[i];
-	const PgmcInbox *request = &slot->request;
+	PgmcInbox  *request = &slot->request;
 	const PgmcFrame *frame = &request->frame;
 	PgmcOpen	open;
 
@@ -176,7 +205,7 @@ start_request(int i)
 		{
 			bool		started = start_open(i, &open);
 
-			explicit_bzero(request->body, frame->length);
+			wipe_open(request);
 			if (!started)
 				pgmc_slot_forget_request(slot);
 		}
@@ -220,20 +249,6 @@ start_request(int i)
 }
 
 /* ---- what belongs to a request ---- */
-
-static void
-forget_more(Slot *slot)
-{
-	pgmc_inbox_clear(&slot->more);
-	MemoryContextReset(slot->more_context);
-}
-
-void
-pgmc_slot_owes_nothing(Slot *slot)
-{
-	slot->owed_sets = false;
-	forget_more(slot);
-}
 
 /* The holder's word on a task that asks for it. */
 static bool

@@ -63,20 +63,12 @@ note_idle(Slot *slot)
 /* ---- recovery ---- */
 
 static void
-drop_in_flight(int i)
-{
-	pgmc_slot_forget_request(pgmc_slots[i]);
-	pgmc_slot_reset_out(pgmc_slots[i]);
-}
-
-static void
 finish_recovery(int i)
 {
 	Slot	   *slot = pgmc_slots[i];
 
 	slot->duty = DUTY_NONE;
-	drop_in_flight(i);
-	pgmc_slot_owes_nothing(slot);
+	pgmc_slot_forget_all(slot);
 	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, false);
 	pgmc_registry_set_xact_status(i, pgmc_remote_xact_status(slot->remote));
 	pgmc_registry_recovered(i, slot->forget);
@@ -90,14 +82,11 @@ finish_lost(int i, const char *why)
 
 	slot->duty = DUTY_NONE;
 	slot->lost_pending = false;
-	pgmc_slot_reset_out(slot);
-
-	/* one that has got the slot meanwhile may be sending already */
 	if (pgmc_registry_lost(i, why, pgmc_slot_receiving(slot)))
-	{
-		pgmc_slot_forget_request(slot);
-		pgmc_slot_owes_nothing(slot);
-	}
+		pgmc_slot_forget_all(slot);
+	else
+		pgmc_slot_reset_out(slot);	/* one that has got the slot meanwhile may
+									 * be sending already */
 }
 
 static void
@@ -107,8 +96,7 @@ begin_recovery(int i, const PgmcSlot *info)
 
 	pgmc_log_recovery(info, pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY);
 	slot->forget = info->last_session == 0;
-	drop_in_flight(i);
-	pgmc_slot_owes_nothing(slot);
+	pgmc_slot_forget_all(slot);
 	pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
 	switch (pgmc_remote_state(slot->remote))
 	{
@@ -152,7 +140,6 @@ follow_registry(int i)
 		pgmc_log_recovery(&info, pgmc_remote_state(slot->remote) == PGMC_REMOTE_BUSY);
 		pgmc_log_closing(NameStr(info.srvname), info.close_reason);
 		pgmc_remote_close(slot->remote);
-		pgmc_slot_owes_nothing(slot);
 		pgmc_channel_worker_reset(pgmc_registry_channel(i), i, true);
 		finish_lost(i, "closed");
 	}
@@ -227,13 +214,12 @@ handle_done(int i)
 				pgmc_registry_expire(i);
 			if (pgmc_remote_quiet_call(slot->remote, &rows) &&
 				pgmc_registry_finish_call(i, rows))
-				pgmc_slot_reset_out(slot);	/* the reply, which has gone
-											 * otherwise */
+				pgmc_slot_reset_out(slot);	/* the reply went by the registry */
 			break;
 		case DUTY_DROP:
 			slot->duty = DUTY_NONE;
 			slot->lease.idle_since = GetCurrentTimestamp();
-			drop_in_flight(i);
+			pgmc_slot_forget_all(slot);
 			pgmc_channel_worker_aborted(pgmc_registry_channel(i), i);
 			pgmc_registry_wake_holder(i);
 			break;
@@ -306,8 +292,7 @@ obey_holder(int i)
 							  &cancel_seq);
 	if (abort && slot->duty == DUTY_NONE)
 	{
-		drop_in_flight(i);
-		pgmc_slot_owes_nothing(slot);
+		pgmc_slot_forget_all(slot);
 		slot->duty = DUTY_DROP;
 		pgmc_remote_drop_task(slot->remote);
 	}
@@ -379,7 +364,7 @@ serve(int i, bool attention)
 		progress = progress || again;
 		if (slot->owed_sets && again && ++rounds >= SETS_ROUNDS)
 		{
-			SetLatch(MyLatch);	/* go on in the next round of all pgmc_slots */
+			SetLatch(MyLatch);	/* go on in the next round of all slots */
 			break;
 		}
 	}
@@ -417,9 +402,11 @@ static bool
 serve_safely(int i, bool attention)
 {
 	volatile bool progress = true;
+	Slot	   *slot;
 
 	if (pgmc_slots[i] == NULL)
 		init_slot(i);
+	slot = pgmc_slots[i];
 	PG_TRY();
 	{
 		MemoryContextSwitchTo(serve_context);
@@ -433,13 +420,16 @@ serve_safely(int i, bool attention)
 		edata = CopyErrorData();
 		EmitErrorReport();
 		FlushErrorState();
-		pgmc_remote_close(pgmc_slots[i]->remote);
-		pgmc_remote_take_event(pgmc_slots[i]->remote);
-		pgmc_slots[i]->duty = DUTY_NONE;
-		pgmc_slots[i]->lost_pending = false;
-		note_idle(pgmc_slots[i]);
+		pgmc_remote_close(slot->remote);
+		pgmc_remote_take_event(slot->remote);
+		slot->duty = DUTY_NONE;
+		slot->lost_pending = false;
+		note_idle(slot);
 		log_lost(i, edata->message);
-		pgmc_registry_failed(i, edata->message, pgmc_slot_receiving(pgmc_slots[i]));
+		pgmc_registry_failed(i, edata->message, pgmc_slot_receiving(slot));
+
+		/* the slot may have another holder now, who has no part in this */
+		pgmc_slot_forget_all(slot);
 	}
 	PG_END_TRY();
 	MemoryContextReset(serve_context);
