@@ -141,11 +141,15 @@ extern bool pgmc_remote_refuse_sets(PgmcRemote *remote);
 
 /*
  * Stop what is running and say nothing of it any more; the task ends with
- * PGMC_REMOTE_DONE.  With rollback, go on until the connection is idle, and
- * with reset until nothing of the last session is left in it; the task ends
- * with PGMC_REMOTE_RECOVERED.
+ * PGMC_REMOTE_DONE.
  */
 extern void pgmc_remote_drop_task(PgmcRemote *remote);
+
+/*
+ * Bring a connection that is READY to idle; with reset, until nothing of the
+ * last session is left in it, and with release_holds, until the session at its
+ * other end holds nothing itself.  The task ends with PGMC_REMOTE_RECOVERED.
+ */
 extern void pgmc_remote_recover(PgmcRemote *remote, bool reset,
 								bool release_holds);
 

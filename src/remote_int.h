@@ -12,6 +12,10 @@
  *	remote_cancel.c	cancelling
  *	remote_open.c	opening, closing and losing the PGconn
  *	remote_error.c	errors and notices of the server and of libpq
+ *
+ * Whatever opens, begins a task, sends, cancels or appends to the output may
+ * raise 53200, or XX000 where that cannot happen, and nothing else does.  What
+ * an error has left is good for pgmc_remote_close, which raises none.
  */
 #ifndef PGMC_REMOTE_INT_H
 #define PGMC_REMOTE_INT_H
@@ -150,6 +154,7 @@ struct PgmcRemote
 	Task		task;
 	bool		quiet_call;		/* the latest: see pgmc_remote_quiet_call */
 	StringInfo	out;			/* during advance only */
+	PGresult   *result;			/* being looked at; an error leaves it here */
 
 	/* the row being emitted */
 	PGresult   *row;
@@ -157,7 +162,16 @@ struct PgmcRemote
 	int			row_offset;		/* -1: the column's length is due */
 };
 
-/* ---- what is asked or done with each row or set ---- */
+/* ---- what is asked or done with each result, row or set ---- */
+
+/* Let go of the result that is being looked at, if there still is one. */
+static inline void
+clear_result(PgmcRemote *remote)
+{
+	if (remote->result != NULL)
+		PQclear(remote->result);
+	remote->result = NULL;
+}
 
 /* Let go of the row that is being emitted, if there is one. */
 static inline void

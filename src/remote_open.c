@@ -41,6 +41,7 @@ void
 pgmc_remote_close(PgmcRemote *remote)
 {
 	end_backend(remote);
+	clear_result(remote);
 	clear_row(remote);
 	if (remote->net_cancel != NULL)
 		pgmc_netcancel_free(remote->net_cancel);

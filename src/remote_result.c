@@ -58,19 +58,18 @@ describe_flags(const Task *task)
 	return (task->flags & PGMC_EXEC_BINARY) ? PGMC_DESCRIBE_BINARY : 0;
 }
 
+/* Keep it as the row to be emitted, unless nobody wants to have it. */
 static void
 take_row(PgmcRemote *remote, PGresult *res)
 {
 	Task	   *task = &remote->task;
 
 	if (!rows_wanted(task))
-	{
-		PQclear(res);
 		return;
-	}
 	if (!task->described)
 		send_describe(remote, res, describe_flags(task));
 	task->spoke = true;
+	remote->result = NULL;
 	remote->row = res;
 	remote->row_column = -1;
 }
@@ -318,13 +317,14 @@ pgmc_remote_take_result(PgmcRemote *remote)
 		return true;
 	}
 	remote->last_null = false;
+	remote->result = res;
 
 	status = PQresultStatus(res);
 	switch (status)
 	{
 		case PGRES_SINGLE_TUPLE:
 			take_row(remote, res);
-			return true;		/* take_row keeps or clears it */
+			break;
 		case PGRES_TUPLES_OK:
 		case PGRES_COMMAND_OK:
 		case PGRES_EMPTY_QUERY:
@@ -354,6 +354,6 @@ pgmc_remote_take_result(PgmcRemote *remote)
 			pgmc_remote_report_error(remote, res);
 			break;
 	}
-	PQclear(res);
+	clear_result(remote);
 	return true;
 }
