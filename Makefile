@@ -71,6 +71,10 @@ UNIT_cycle = src/cycle.c
 UNIT_option_table = src/option_table.c
 UNIT_LIBS_option_table = $(libpq)
 
+# These are code of the server's, as is their test, which has what they call of it
+UNIT_lease = src/lease.c
+UNIT_inbox = src/inbox.c src/wire.c
+
 # Where this file is: another directory than the current one in a VPATH build
 here := $(dir $(firstword $(MAKEFILE_LIST)))
 ifneq ($(here),./)
@@ -150,5 +154,5 @@ check-unit: $(unit_programs)
 
 .SECONDEXPANSION:
 $(unit_programs): t/unit/%_test: t/unit/%_test.c $$(UNIT_$$*) $(headers) $(wildcard $(here)t/unit/*.h)
-	$(CC) $(filter-out -DFRONTEND,$(CPPFLAGS)) -DFRONTEND -DPGMC_UNIT -I$(here)src $(CFLAGS) \
+	$(CC) $(CPPFLAGS) -DPGMC_UNIT -I$(here)src $(CFLAGS) \
 		$(filter %.c,$^) $(LDFLAGS) $(UNIT_LIBS_$*) -L$(pkglibdir) -lpgcommon -lpgport -lm -o $@

@@ -59,12 +59,13 @@ pgmc_inbox_fill(PgmcInbox *inbox, int slot, MemoryContext context, Size most)
 
 	while (!pgmc_inbox_full(inbox) && taken < most)
 	{
+		Size		rest = most - taken;
 		Size		n;
 
 		if (inbox->header_got < PGMC_FRAME_SIZE)
 		{
 			n = take_bytes(slot, inbox->header + inbox->header_got,
-						   PGMC_FRAME_SIZE - inbox->header_got);
+						   Min(PGMC_FRAME_SIZE - inbox->header_got, rest));
 			inbox->header_got += n;
 			if (n > 0 && inbox->header_got == PGMC_FRAME_SIZE)
 				begin_body(inbox, context);
@@ -72,7 +73,7 @@ pgmc_inbox_fill(PgmcInbox *inbox, int slot, MemoryContext context, Size most)
 		else
 		{
 			n = take_bytes(slot, inbox->body ? inbox->body + inbox->body_got : NULL,
-						   inbox->frame.length - inbox->body_got);
+						   Min(inbox->frame.length - inbox->body_got, rest));
 			inbox->body_got += n;
 		}
 		if (n == 0)

@@ -23,7 +23,8 @@ extern void pgmc_inbox_clear(PgmcInbox *inbox);
 /*
  * Take what the ring of a slot has of the frame, but no more than most bytes;
  * the number of bytes.  The body is allocated in the context.  The holder is
- * woken where it waits for room in the ring.
+ * woken where it waits for room in the ring.  Takes the channel's lock, and
+ * raises what mapping it raises, where this is the first time.
  */
 extern Size pgmc_inbox_fill(PgmcInbox *inbox, int slot, MemoryContext context,
 							Size most);
