@@ -7,6 +7,10 @@
  * worker_serve.c	serving a slot, which calls worker_request.c
  * worker_tick.c	what is looked at once a second
  * worker_wait.c	sleeping, or polling instead
+ *
+ * What takes from a holder, appends to its output or moves that into the ring
+ * may raise what remote.h, inbox.h and channel.h say; what forgets or empties
+ * raises nothing.
  */
 #ifndef PGMC_WORKER_INT_H
 #define PGMC_WORKER_INT_H
