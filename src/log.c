@@ -139,3 +139,46 @@ pgmc_log_leaving(void)
 			(errmsg("pgmc worker ends: no connection was open for %d ms",
 					pgmc_worker_linger)));
 }
+
+void
+pgmc_log_outdated(void)
+{
+	ereport(pgmc_log_level,
+			(errmsg("library of pgmc was replaced"),
+			 errdetail("The pgmc worker ends as soon as no connection is held, and the next session that needs one starts a new worker.")));
+}
+
+void
+pgmc_log_closing_outdated(const char *srvname)
+{
+	ereport(pgmc_log_level,
+			(errmsg("connection of server \"%s\" is closed: the library of the pgmc worker was replaced",
+					srvname)));
+}
+
+void
+pgmc_log_leaving_outdated(void)
+{
+	ereport(pgmc_log_level,
+			(errmsg("pgmc worker ends: its library was replaced")));
+}
+
+void
+pgmc_log_shutting_down(void)
+{
+	ereport(pgmc_log_level,
+			(errmsg("pgmc worker is shutting down")));
+}
+
+void
+pgmc_log_given_up(const PgmcSlot *slot, bool running)
+{
+	if (running)
+		ereport(pgmc_log_level,
+				(errmsg("command of process %d on server \"%s\" is given up: the pgmc worker is shutting down",
+						slot->holder.pid, NameStr(slot->srvname))));
+	else
+		ereport(pgmc_log_level,
+				(errmsg("transaction of process %d on server \"%s\" is rolled back: the pgmc worker is shutting down",
+						slot->holder.pid, NameStr(slot->srvname))));
+}

@@ -33,4 +33,19 @@ extern void pgmc_log_recovery(const PgmcSlot *slot, bool running);
 /* The worker ends because nobody needs it. */
 extern void pgmc_log_leaving(void);
 
+/*
+ * There is a newer library than the worker's, so it is going to end; then it
+ * closes each connection; and ends.
+ */
+extern void pgmc_log_outdated(void);
+extern void pgmc_log_closing_outdated(const char *srvname);
+extern void pgmc_log_leaving_outdated(void);
+
+/*
+ * The worker was told to end; and so ends the transaction that a connection's
+ * holder has open, or the command that is running.
+ */
+extern void pgmc_log_shutting_down(void);
+extern void pgmc_log_given_up(const PgmcSlot *slot, bool running);
+
 #endif							/* PGMC_LOG_H */

@@ -29,6 +29,31 @@
 
 #define TICK_MS		1000
 
+/* What is open in a slot, and ends with the worker? */
+static void
+log_given_up(int i)
+{
+	PgmcXactStatus xact = pgmc_remote_xact_status(pgmc_slots[i]->remote);
+	PgmcSlot	info;
+
+	if (xact == PGMC_XACT_CLOSED || xact == PGMC_XACT_IDLE)
+		return;
+	pgmc_registry_slot(i, &info);
+	if (info.state == PGMC_CONN_HELD)
+		pgmc_log_given_up(&info, xact == PGMC_XACT_ACTIVE);
+}
+
+/* An error here is one more reason to exit, where everybody is told. */
+static void
+shut_down(void)
+{
+	pgmc_log_shutting_down();
+	for (int i = 0; i < pgmc_nslots; i++)
+		if (pgmc_slots[i] != NULL)
+			log_given_up(i);
+	proc_exit(0);
+}
+
 static void
 handle_interrupts(void)
 {
@@ -41,11 +66,7 @@ handle_interrupts(void)
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();
 	if (ShutdownRequestPending)
-	{
-		ereport(pgmc_log_level,
-				(errmsg("pgmc worker is shutting down")));
-		proc_exit(0);
-	}
+		shut_down();
 }
 
 static void
@@ -117,12 +138,16 @@ leave_if_outdated(void)
 	if (!pgmc_registry_worker_outdated())
 		return;
 	if (!told)
-		ereport(LOG,
-				(errmsg("library of pgmc was replaced"),
-				 errdetail("The pgmc worker ends as soon as no connection is held, and the next session that needs one starts a new worker.")));
+		pgmc_log_outdated();
 	told = true;
-	if (pgmc_registry_worker_end_if_idle())
-		proc_exit(0);
+	if (!pgmc_registry_worker_end_if_idle())
+		return;
+	for (int i = 0; i < pgmc_nslots; i++)
+		if (pgmc_slots[i] != NULL &&
+			pgmc_remote_state(pgmc_slots[i]->remote) != PGMC_REMOTE_CLOSED)
+			pgmc_log_closing_outdated(NameStr(pgmc_slots[i]->opened_srvname));
+	pgmc_log_leaving_outdated();
+	proc_exit(0);
 }
 
 void

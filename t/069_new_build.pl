@@ -71,6 +71,10 @@ $new->value("SELECT pgmc.execute('INSERT INTO t VALUES (''new'')'), pgmc.commit(
 is(worker_pid($admin), $first, 'and the worker goes on');
 is($new->value('SELECT pgmc.release()'), '', 'the last hold ends');
 is_gone($first, 'then the old worker goes');
+my $log = slurp_file($node->logfile);
+like($log, qr/LOG:  connection of server "$_" is closed: the library of the pgmc worker was replaced/, "closes the connection of $_")
+  for 'b', 'pgmc_loopback';
+like($log, qr/LOG:  pgmc worker ends: its library was replaced/, 'and says that it ends');
 is($admin->value("SELECT string_agg(id, ' ' ORDER BY id) FROM t"), 'held held new new old', 'nothing was lost');
 is($admin->value('SELECT count(*) FROM pgmc.connections'), '0', 'its connections are closed');
 wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND backend_type = 'client backend'",

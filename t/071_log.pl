@@ -166,6 +166,30 @@ is_logged('the next one opens it', "connection of server \"bad_reset\" was opene
 $leaving->quit;
 is_logged('a reset ahead of time', "connection of server \"bad_reset\" was lost while no process held it: $failed");
 
+# ---- what is open when the worker is ended ----
+
+my %open = (
+	"transaction of process $holder->{pid} on server \"log\" is rolled back" => $insert,
+	"command of process $holder->{pid} on server \"log\" is given up" =>
+	  "SELECT pgmc.acquire('log'), pgmc.execute('SELECT pg_sleep(600)')",
+	"command of process $holder->{pid} on server \"closing\" is given up" =>
+	  "SELECT pgmc.autonomous_on('closing', 'SELECT pg_sleep(600)')");
+
+for my $what (sort keys %open)
+{
+	my $running = $what =~ /^command/;
+
+	$holder->send($open{$what});
+	$running ? holds_up($admin) : $holder->result;
+	$admin->value('SELECT pgmc.acquire()');
+	$admin->value('SELECT pgmc.stop_worker()');
+	$holder->result if $running;
+	$holder->run('SELECT pgmc.release_all()');
+	$admin->run('SELECT pgmc.release_all()');
+	is_logged("stop_worker, with an idle hold: $what", 'pgmc worker is shutting down',
+		"$what: the pgmc worker is shutting down");
+}
+
 # ---- connections that are closed ----
 
 sub is_closing
