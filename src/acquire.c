@@ -291,8 +291,8 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 }
 
 /*
- * As pgmc_registry_acquire, but room that is only lacking at the moment is
- * waited for.  Nobody is queued for room, nor is it promised to
+ * As pgmc_registry_acquire, but what is only lacking at the moment is waited
+ * for: a worker, and room.  Nobody is queued for room, nor is it promised to
  * anybody, so that wait has a limit, as others for a recovery have.
  */
 static PgmcAcquireResult
@@ -310,6 +310,11 @@ ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
 		TimestampTz now;
 
 		result = pgmc_registry_acquire(request, grant);
+		if (result == PGMC_NO_WORKER)
+		{
+			pgmc_launch_worker(deadline);
+			continue;
+		}
 		if (result != PGMC_NO_ROOM_YET)
 			break;
 		now = GetCurrentTimestamp();

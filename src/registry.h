@@ -77,6 +77,8 @@ typedef enum PgmcAcquireResult
 	PGMC_NO_ROOM,				/* pgmc.max_connections are held by others */
 	PGMC_NO_ROOM_YET,			/* or on their way out: for that there will be
 								 * news */
+	PGMC_NO_WORKER,				/* start one and ask again: a hold to wait for
+								 * has a time limit, and nobody watches it */
 	PGMC_HELD_BY_SELF,			/* waiting would be waiting for oneself */
 	PGMC_HELD_BY_ANCESTOR,
 	PGMC_FAILED					/* the opening it was queued for has failed */

@@ -135,6 +135,26 @@ no_room(void)
 	return PGMC_NO_ROOM;
 }
 
+/*
+ * Is anybody's time in this pool limited, and no worker there to see to it?
+ * One that dies leaves holds behind, and fails those who are queued then.
+ */
+static bool
+lease_unwatched(int pool)
+{
+	if (pgmc_reg->worker_state == PGMC_WORKER_RUNNING)
+		return false;
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_HELD && conn->pool == pool &&
+			(conn->hold_timeout > 0 || conn->idle_hold_timeout > 0))
+			return true;
+	}
+	return false;
+}
+
 /* caller has the lock: the first connection of a key */
 static PgmcAcquireResult
 acquire_first(const PgmcAcquire *acquire, PgmcGrant *grant)
@@ -179,6 +199,8 @@ acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 		return take(conn, grant);
 	if (nown >= pgmc_reg->pools[pool].nconns)
 		return nown < acquire->pool_size ? no_room() : own;
+	if (lease_unwatched(pool))
+		return PGMC_NO_WORKER;
 	if (acquire->mode == PGMC_ACQUIRE_TRY)
 		return PGMC_BUSY;
 	pgmc_pool_enqueue(&pgmc_reg->pools[pool], pgmc_procno(MyProc));
