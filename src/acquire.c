@@ -84,7 +84,7 @@ raise_not_connected(const char *srvname, int sqlstate, const char *reason)
 			 errmsg("could not connect to server \"%s\"", srvname),
 			 errdetail_internal("%s", pgmc_transfer_clean(reason)),
 			 sqlstate == ERRCODE_TOO_MANY_CONNECTIONS ?
-			 errhint("Raise \"max_connections\" of the server it connects to, or close other connections.") : 0));
+			 errhint("Raise the limit that was reached (\"max_connections\" of the server it connects to, or CONNECTION LIMIT of the role or the database there), or close other connections.") : 0));
 	pg_unreachable();
 }
 

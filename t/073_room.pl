@@ -271,6 +271,17 @@ $b->ok('a larger limit makes room for who waits');
 $_->value('SELECT pgmc.release()') for $a, $b, $d;
 is_clean($admin, 'room for a pool');
 
+# ---- the other end's limits ----
+
+$admin->value(<<END);
+CREATE ROLE limited LOGIN CONNECTION LIMIT 0;
+CREATE SERVER limited FOREIGN DATA WRAPPER pgmc;
+CREATE USER MAPPING FOR CURRENT_USER SERVER limited OPTIONS ("user" 'limited', password_required 'false');
+END
+is_state($a, "SELECT pgmc.acquire('limited')", '53300', 'a limit of the role');
+like($a->{err}, qr/DETAIL: .*too many connections for role/, 'is told');
+like($a->{err}, qr/HINT: .*CONNECTION LIMIT of the role/, 'and the hint is for that, too');
+
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 
 done_testing();
