@@ -16,6 +16,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "acquire.h"
@@ -500,6 +501,28 @@ check_registry(void)
 	exit_registered = true;
 }
 
+/*
+ * Close what is of no use to anybody any more, its server or mapping having been
+ * dropped by a session that hasn't loaded the library (see hooks.c).
+ */
+static void
+close_dropped(void)
+{
+	if (!pgmc_server_perhaps_dropped())
+		return;
+	for (int i = 0; i < pgmc_registry_slots(); i++)
+	{
+		PgmcSlot	slot;
+
+		pgmc_registry_slot(i, &slot);
+		if (slot.state == PGMC_CONN_IDLE && pgmc_server_key_dropped(&slot.key))
+			pgmc_registry_close_idle(i, &slot.key, PGMC_CLOSE_DROPPED);
+	}
+
+	/* whoever waits in pgmc.run() must have no snapshot */
+	InvalidateCatalogSnapshot();
+}
+
 static TimestampTz
 deadline_of(int64 timeout)
 {
@@ -524,6 +547,7 @@ acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
 
 	pgmc_server_check_password(server);
 	check_registry();
+	close_dropped();
 
 	/* the registry doesn't know of one that was revoked */
 	if (scope != PGMC_SCOPE_CALL && pgmc_session_find(server) != NULL)

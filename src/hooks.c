@@ -4,7 +4,8 @@
  *		DISCARD ALL, and changes of servers, user mappings and roles.
  *
  * Nothing depends on these: a connection whose server was dropped in a session
- * without the library is closed when it has been idle for long enough.
+ * without the library is closed when another session of the database acquires
+ * one next (see acquire.c), or when it has been idle for long enough.
  */
 #include "postgres.h"
 

@@ -59,6 +59,9 @@ static MemoryContext resolved_context = NULL;
 static Resolved *resolved = NULL;
 static bool stale = false;
 
+/* since the latest look: has a server or mapping been changed, or dropped? */
+static bool perhaps_dropped = false;
+
 /* how often what is read from catalogs may have changed, and as of when it was */
 static uint64 changes = 0;
 static uint64 resolved_as_of = 0;
@@ -575,6 +578,25 @@ pgmc_server_own_key(const PgmcKey *key)
 }
 
 bool
+pgmc_server_perhaps_dropped(void)
+{
+	bool		perhaps = perhaps_dropped;
+
+	perhaps_dropped = false;
+	return perhaps;
+}
+
+bool
+pgmc_server_key_dropped(const PgmcKey *key)
+{
+	return key->dbid == MyDatabaseId &&
+		(!SearchSysCacheExists1(FOREIGNSERVEROID,
+								ObjectIdGetDatum(key->serverid)) ||
+		 (OidIsValid(key->umid) &&
+		  !SearchSysCacheExists1(USERMAPPINGOID, ObjectIdGetDatum(key->umid))));
+}
+
+bool
 pgmc_server_pool_size(const PgmcServer *server, uint64 *as_of, int *pool_size)
 {
 	PgmcServerOptions options = {.pool_size = POOL_SIZE};
@@ -607,6 +629,8 @@ mark_stale(Datum arg, int cacheid, uint32 hashvalue)
 {
 	stale = true;
 	changes++;
+	if (cacheid == FOREIGNSERVEROID || cacheid == USERMAPPINGOID)
+		perhaps_dropped = true;
 }
 
 void

@@ -53,6 +53,13 @@ extern bool pgmc_server_own_key(const PgmcKey *key);
 extern bool pgmc_server_pool_size(const PgmcServer *server, uint64 *as_of,
 								  int *pool_size);
 
+/*
+ * May a server or mapping of this database have been dropped since this was
+ * asked last?  Then: is this the key of one?
+ */
+extern bool pgmc_server_perhaps_dropped(void);
+extern bool pgmc_server_key_dropped(const PgmcKey *key);
+
 /* The password rule, before anything is asked of the server.  Error: 2F003. */
 extern void pgmc_server_check_password(const PgmcServer *server);
 
