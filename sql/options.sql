@@ -173,6 +173,11 @@ DROP USER MAPPING FOR CURRENT_USER SERVER pgmc_loopback;
 CREATE ROLE regress_pgmc_options;
 ALTER SERVER options OPTIONS (DROP reset_query);
 GRANT USAGE ON FOREIGN DATA WRAPPER pgmc TO regress_pgmc_options;
+-- (what is neither options nor mappings of the extension's server is no reason for that warning)
+ALTER SERVER pgmc_loopback OWNER TO regress_pgmc_options;
+ALTER SERVER pgmc_loopback OWNER TO CURRENT_USER;
+ALTER SERVER pgmc_loopback RENAME TO pgmc_options_loopback;
+ALTER SERVER pgmc_options_loopback RENAME TO pgmc_loopback;
 ALTER SERVER options OWNER TO regress_pgmc_options;
 SET ROLE regress_pgmc_options;
 ALTER SERVER options OPTIONS (passfile '/etc/passwd');

@@ -11,10 +11,12 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "acquire.h"
@@ -22,10 +24,14 @@
 #include "deadlock.h"
 #include "hold.h"
 #include "launch.h"
+#include "moment.h"
 #include "registry.h"
 #include "settings.h"
 #include "talk.h"
 #include "transfer.h"
+
+/* how often one that waits looks whether its pool may have become larger */
+#define LOOK_EVERY_MS	1000
 
 static bool exit_registered = false;
 
@@ -59,6 +65,19 @@ raise_timeout(const char *srvname, const PgmcHolder *holder, int place)
 }
 
 static PGMC_NORETURN void
+raise_timeout_for_room(const PgmcServer *server)
+{
+	pgmc_registry_count(&server->key, PGMC_COUNT_TIMEOUTS);
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while waiting for server \"%s\"",
+					NameStr(server->srvname)),
+			 errdetail("All %d managed connections are in use or being made ready for others.",
+					   pgmc_max_connections)));
+	pg_unreachable();
+}
+
+static PGMC_NORETURN void
 raise_not_connected(const char *srvname, int sqlstate, const char *reason)
 {
 	ereport(ERROR,
@@ -66,7 +85,7 @@ raise_not_connected(const char *srvname, int sqlstate, const char *reason)
 			 errmsg("could not connect to server \"%s\"", srvname),
 			 errdetail_internal("%s", pgmc_transfer_clean(reason)),
 			 sqlstate == ERRCODE_TOO_MANY_CONNECTIONS ?
-			 errhint("Raise \"max_connections\" of the server it connects to, or close other connections.") : 0));
+			 errhint("Raise the limit that was reached (\"max_connections\" of the server it connects to, or CONNECTION LIMIT of the role or the database there), or close other connections.") : 0));
 	pg_unreachable();
 }
 
@@ -78,6 +97,7 @@ raise_refused(const PgmcServer *server, PgmcAcquireResult why, bool extra)
 	switch (why)
 	{
 		case PGMC_NO_ROOM:
+		case PGMC_NO_ROOM_YET:
 			ereport(ERROR,
 					(errcode(ERRCODE_TOO_MANY_CONNECTIONS),
 					 errmsg("all %d managed connections are in use",
@@ -135,6 +155,21 @@ tell_long_wait(const PgmcServer *server, TimestampTz *notice_at, long timeout)
 }
 
 /*
+ * More connections may be allowed than when we were queued: true where that has
+ * been looked at, and one may be ours by now.
+ */
+static bool
+notice_larger_pool(const PgmcServer *server, uint64 *as_of)
+{
+	int			pool_size;
+
+	if (!pgmc_server_pool_size(server, as_of, &pool_size))
+		return false;
+	pgmc_registry_resize(pool_size);
+	return true;
+}
+
+/*
  * Wait for the turn that the registry has queued us for.  On every way out of
  * here we are out of the queue, and a connection that was handed over just
  * then is not lost: it is returned, or given back.
@@ -147,6 +182,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 	volatile PgmcAcquireResult result = PGMC_QUEUED;
 	MemoryContext caller = CurrentMemoryContext;
 	PgmcWait	wait = {.key = &server->key};
+	uint64		as_of = server->as_of;
 	TimestampTz notice_at = pgmc_log_waits < 0 ? 0 :
 	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pgmc_log_waits);
 
@@ -173,7 +209,9 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 			if (timeout == 0)
 				break;
 			timeout = tell_long_wait(server, &notice_at, timeout);
-			check = pgmc_deadlock_check(&wait);
+			if (notice_larger_pool(server, &as_of))
+				continue;
+			check = Min(pgmc_deadlock_check(&wait), LOOK_EVERY_MS);
 			timeout = timeout < 0 ? check : Min(timeout, check);
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
@@ -253,6 +291,47 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 	acquire->mode = mode;
 }
 
+/*
+ * As pgmc_registry_acquire, but what is only lacking at the moment is waited
+ * for: a worker, and room.  Nobody is queued for room, nor is it promised to
+ * anybody, so that wait has a limit, as others for a recovery have.
+ */
+static PgmcAcquireResult
+ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
+{
+	static uint32 event = 0;
+	ConditionVariable *cv = pgmc_registry_news_cv();
+	TimestampTz until = 0;
+	PgmcAcquireResult result;
+
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcRecovery");
+	for (;;)
+	{
+		TimestampTz now;
+
+		result = pgmc_registry_acquire(request, grant);
+		if (result == PGMC_NO_WORKER)
+		{
+			pgmc_launch_worker(deadline);
+			continue;
+		}
+		if (result != PGMC_NO_ROOM_YET)
+			break;
+		now = GetCurrentTimestamp();
+		if (until == 0)
+			until = pgmc_sooner(deadline, TimestampTzPlusMilliseconds(now,
+																	  PGMC_RECOVERY_PATIENCE_MS));
+		if (now >= until)
+			break;
+		(void) ConditionVariableTimedSleep(cv,
+										   TimestampDifferenceMilliseconds(now, until),
+										   event);
+	}
+	ConditionVariableCancelSleep();
+	return result;
+}
+
 /* Get a slot, open or not.  False: busy, and we won't wait. */
 static bool
 get_slot(const PgmcServer *server, PgmcScope scope, bool try,
@@ -265,7 +344,7 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 
 	fill_acquire(server, mode, &request);
 	request.mail = mail;
-	result = pgmc_registry_acquire(&request, grant);
+	result = ask_registry(&request, try ? 0 : deadline, grant);
 	if (result == PGMC_BUSY)
 	{
 		/* nobody's, but still being cleaned up: that is not somebody else's */
@@ -274,10 +353,13 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 		request.mode = PGMC_ACQUIRE_HOLD;
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											   PGMC_RECOVERY_PATIENCE_MS);
-		result = pgmc_registry_acquire(&request, grant);
+		result = ask_registry(&request, deadline, grant);
 	}
 	if (result == PGMC_QUEUED)
 		return queue_up(server, try, deadline, grant);
+	if (result == PGMC_NO_ROOM_YET && !try && deadline != 0 &&
+		GetCurrentTimestamp() >= deadline)
+		raise_timeout_for_room(server);
 	if (result != PGMC_GRANTED)
 		raise_refused(server, result, scope == PGMC_SCOPE_CALL);
 	return true;
@@ -419,6 +501,28 @@ check_registry(void)
 	exit_registered = true;
 }
 
+/*
+ * Close what is of no use to anybody any more, its server or mapping having been
+ * dropped by a session that hasn't loaded the library (see hooks.c).
+ */
+static void
+close_dropped(void)
+{
+	if (!pgmc_server_perhaps_dropped())
+		return;
+	for (int i = 0; i < pgmc_registry_slots(); i++)
+	{
+		PgmcSlot	slot;
+
+		pgmc_registry_slot(i, &slot);
+		if (slot.state == PGMC_CONN_IDLE && pgmc_server_key_dropped(&slot.key))
+			pgmc_registry_close_idle(i, &slot.key, PGMC_CLOSE_DROPPED);
+	}
+
+	/* whoever waits in pgmc.run() must have no snapshot */
+	InvalidateCatalogSnapshot();
+}
+
 static TimestampTz
 deadline_of(int64 timeout)
 {
@@ -443,6 +547,7 @@ acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
 
 	pgmc_server_check_password(server);
 	check_registry();
+	close_dropped();
 
 	/* the registry doesn't know of one that was revoked */
 	if (scope != PGMC_SCOPE_CALL && pgmc_session_find(server) != NULL)

@@ -4,7 +4,8 @@
  *		DISCARD ALL, and changes of servers, user mappings and roles.
  *
  * Nothing depends on these: a connection whose server was dropped in a session
- * without the library is closed when it has been idle for long enough.
+ * without the library is closed when another session of the database acquires
+ * one next (see acquire.c), or when it has been idle for long enough.
  */
 #include "postgres.h"
 
@@ -20,8 +21,11 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "hooks.h"
@@ -73,6 +77,46 @@ server_of_mapping(Oid umid)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return serverid;
+}
+
+/*
+ * Does this command change the server's options?  It has not come to its end
+ * yet: the cache has the server as it was before.
+ */
+static bool
+options_changed(Oid serverid)
+{
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	HeapTuple	before = SearchSysCache1(FOREIGNSERVEROID,
+										 ObjectIdGetDatum(serverid));
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	after;
+	bool		changed = false;
+
+	ScanKeyInit(&key, Anum_pg_foreign_server_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(serverid));
+	scan = systable_beginscan(rel, ForeignServerOidIndexId, true, SnapshotSelf, 1,
+							  &key);
+	after = systable_getnext(scan);
+	if (HeapTupleIsValid(before) && HeapTupleIsValid(after))
+	{
+		bool		was_null;
+		bool		is_null;
+		Datum		was = SysCacheGetAttr(FOREIGNSERVEROID, before,
+										  Anum_pg_foreign_server_srvoptions,
+										  &was_null);
+		Datum		is = heap_getattr(after, Anum_pg_foreign_server_srvoptions,
+									  RelationGetDescr(rel), &is_null);
+
+		changed = was_null != is_null ||
+			(!was_null && !datum_image_eq(was, is, false, -1));
+	}
+	systable_endscan(scan);
+	if (HeapTupleIsValid(before))
+		ReleaseSysCache(before);
+	table_close(rel, AccessShareLock);
+	return changed;
 }
 
 /* The server that comes with the extension isn't in dumps, nor what is set on it. */
@@ -144,7 +188,10 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 	if (access == OAT_DROP)
 		object_dropped(class_id, object_id);
 	else if (access == OAT_POST_ALTER && class_id == ForeignServerRelationId)
-		warn_about_loopback(object_id, "changed options");
+	{
+		if (options_changed(object_id))
+			warn_about_loopback(object_id, "changed options");
+	}
 	else if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
 			 class_id == UserMappingRelationId)
 		warn_about_loopback(server_of_mapping(object_id), "user mappings");

@@ -75,6 +75,10 @@ typedef enum PgmcAcquireResult
 	PGMC_QUEUED,				/* in the queue now: wait, or leave it */
 	PGMC_BUSY,					/* somebody has it, and we won't wait */
 	PGMC_NO_ROOM,				/* pgmc.max_connections are held by others */
+	PGMC_NO_ROOM_YET,			/* or on their way out: for that there will be
+								 * news */
+	PGMC_NO_WORKER,				/* start one and ask again: a hold to wait for
+								 * has a time limit, and nobody watches it */
 	PGMC_HELD_BY_SELF,			/* waiting would be waiting for oneself */
 	PGMC_HELD_BY_ANCESTOR,
 	PGMC_FAILED					/* the opening it was queued for has failed */
@@ -302,6 +306,9 @@ extern int	pgmc_registry_place(PgmcHolder *holder);
 /* is a connection of this pool about to come back by itself? */
 extern bool pgmc_registry_recovering(const PgmcKey *key);
 
+/* The pool that this session is queued for, if any, may have so many now. */
+extern void pgmc_registry_resize(int pool_size);
+
 /*
  * Since when this session has been waiting for a reply or for its turn, for
  * others that look for deadlocks; 0: it isn't any more.
@@ -397,7 +404,10 @@ extern PgmcWorkerState pgmc_registry_claim_start(int *worker_pid);
 extern bool pgmc_registry_start_failed(void);
 extern PgmcWorkerState pgmc_registry_worker(int *pid);
 
-/* for waiting until the worker's state changes, or a recovery has ended */
+/*
+ * for waiting until the worker's state changes, a recovery has ended, or there
+ * is room after PGMC_NO_ROOM_YET
+ */
 extern ConditionVariable *pgmc_registry_news_cv(void);
 
 /* This process is the worker now; false if there is a live one. */

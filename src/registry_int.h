@@ -120,6 +120,11 @@ typedef struct Registry
 	int			high_water;		/* no conn at or above it is in use */
 	uint64		last_session;	/* the last number given to a session */
 	uint64		last_epoch;		/* the last number given to a hold or queueing */
+	int			max_connections;	/* as of the last acquire */
+	int			nqueued;		/* in all queues */
+	bool		room_wanted;	/* a session sleeps until a slot that is on
+								 * its way out may be had; cleared with the
+								 * news */
 	pg_atomic_uint32 attention; /* a state changed that the worker must see */
 	PgmcWorkerState worker_state;
 	int			worker_pid;
@@ -129,8 +134,8 @@ typedef struct Registry
 	bool		worker_outdated;	/* a session has a newer one */
 	int			starter_pid;	/* while STARTING */
 	TimestampTz starting_since;
-	ConditionVariable news;		/* the worker's state, or the end of a
-								 * recovery */
+	ConditionVariable news;		/* the worker's state, the end of a recovery,
+								 * or room where it was wanted */
 	Conn		conns[PGMC_MAX_CONNECTIONS];
 	Pool		pools[PGMC_MAX_CONNECTIONS];
 	PgmcCounters counters;
@@ -224,12 +229,37 @@ extern void pgmc_conn_close(Conn *conn, PgmcCloseReason why);
 /* Make that session the holder; what it has sent by mail goes out. */
 extern void pgmc_conn_hold(Conn *conn, int procno);
 
-/* One that is FREE, or goes to another pool, isn't in this one any more. */
+/*
+ * One that is FREE, or goes to another pool, isn't in this one any more; one
+ * that has just left its pool, or was FREE, is in this one.
+ */
 extern void pgmc_conn_leave_pool(Conn *conn);
+extern void pgmc_conn_join_pool(Conn *conn, int pool);
+
+/*
+ * A connection for any pool, which the caller joins and holds then: a free
+ * slot, or that of the longest idle connection, whose PGconn the worker closes
+ * before it opens ours.  NULL where pgmc.max_connections are in use.
+ */
+extern Conn *pgmc_conn_make_room(void);
+
+/*
+ * A connection of the pool for its next hold, by this session: an idle one, or
+ * one more if it may have that and there is room.  NULL: there is none.
+ */
+extern Conn *pgmc_pool_take(int pool, uint64 session);
+
+/*
+ * Give those who are queued what there is for them: in a pool that may have
+ * become larger, or in all pools, after room has come.
+ */
+extern void pgmc_pool_serve(int pool);
+extern void pgmc_pools_grow(void);
 
 /*
  * Nobody holds it any more, it is idle or closed: whose turn is it?  A pool
- * that has been made smaller gives up what is too much.
+ * that has been made smaller gives up what is too much.  Where it is nobody's
+ * turn, another pool's queue may have it.
  */
 extern void pgmc_conn_pass_on(Conn *conn);
 

@@ -4,7 +4,8 @@
  *
  * A session changes what is its own: its entry, its place in a queue, the
  * connections that it holds.  Of others' it takes idle connections, and asks
- * for ones to be closed.
+ * for ones to be closed; and it gives to others what is theirs, where it comes
+ * later than they.
  */
 #include "postgres.h"
 
@@ -99,58 +100,6 @@ count_own(int pool, int *own)
 	return whose;
 }
 
-/* the idle connection that suits this session best, or NULL */
-static Conn *
-choose_idle(int pool)
-{
-	Conn	   *best = NULL;
-
-	for (int i = 0; i < pgmc_reg->high_water; i++)
-	{
-		Conn	   *conn = &pgmc_reg->conns[i];
-
-		if (conn->state != PGMC_CONN_IDLE || conn->pool != pool)
-			continue;
-		if (conn->last_session == my_session)
-			return conn;
-		if (best == NULL || conn->state_since > best->state_since)
-			best = conn;
-	}
-	return best;
-}
-
-/*
- * A slot for one more connection: a free one, or that of the longest idle
- * connection of any other pool, whose PGconn the worker closes before it
- * opens ours.  NULL when there is none.
- */
-static Conn *
-choose_slot(int max_connections)
-{
-	Conn	   *idle = NULL;
-	Conn	   *free_conn = NULL;
-	int			used = 0;
-
-	for (int i = 0; i < Min(pgmc_reg->high_water + 1, PGMC_MAX_CONNECTIONS); i++)
-	{
-		Conn	   *conn = &pgmc_reg->conns[i];
-
-		if (conn->state == PGMC_CONN_FREE)
-		{
-			if (free_conn == NULL)
-				free_conn = conn;
-			continue;
-		}
-		used++;
-		if (conn->state == PGMC_CONN_IDLE &&
-			(idle == NULL || conn->state_since < idle->state_since))
-			idle = conn;
-	}
-	if (used < max_connections && free_conn != NULL)
-		return free_conn;
-	return idle;
-}
-
 static void
 fill_grant(const Conn *conn, PgmcGrant *grant)
 {
@@ -163,32 +112,65 @@ fill_grant(const Conn *conn, PgmcGrant *grant)
 	grant->mailed = pgmc_reg->sessions[conn->holder].mailed;
 }
 
-static bool
-add_connection(const PgmcAcquire *acquire, int pool, PgmcGrant *grant)
+/* caller has the lock */
+static PgmcAcquireResult
+take(Conn *conn, PgmcGrant *grant)
 {
-	Conn	   *conn = choose_slot(acquire->max_connections);
-
-	if (conn == NULL)
-		return false;
-	if (conn->state != PGMC_CONN_FREE)
-	{
-		pgmc_conn_leave_pool(conn);
-		call_worker();
-	}
-	if (pool == NOBODY)
-		pool = pgmc_pool_make(acquire);
-	pgmc_conn_forget_backend(conn);
-	conn->pool = pool;
-	conn->last_error[0] = '\0';
-	pgmc_reg->pools[pool].nconns++;
-	if (conn - pgmc_reg->conns >= pgmc_reg->high_water)
-		pgmc_reg->high_water = conn - pgmc_reg->conns + 1;
 	pgmc_conn_hold(conn, pgmc_procno(MyProc));
 	fill_grant(conn, grant);
-	return true;
+	return PGMC_GRANTED;
 }
 
-/* caller has the lock */
+/* There is no room for one more connection: will there be by itself? */
+static PgmcAcquireResult
+no_room(void)
+{
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].state == PGMC_CONN_RECOVERING ||
+			pgmc_reg->conns[i].state == PGMC_CONN_CLOSING)
+		{
+			pgmc_reg->room_wanted = true;
+			return PGMC_NO_ROOM_YET;
+		}
+	return PGMC_NO_ROOM;
+}
+
+/*
+ * Is anybody's time in this pool limited, and no worker there to see to it?
+ * One that dies leaves holds behind, and fails those who are queued then.
+ */
+static bool
+lease_unwatched(int pool)
+{
+	if (pgmc_reg->worker_state == PGMC_WORKER_RUNNING)
+		return false;
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_HELD && conn->pool == pool &&
+			(conn->hold_timeout > 0 || conn->idle_hold_timeout > 0))
+			return true;
+	}
+	return false;
+}
+
+/* caller has the lock: the first connection of a key */
+static PgmcAcquireResult
+acquire_first(const PgmcAcquire *acquire, PgmcGrant *grant)
+{
+	Conn	   *conn = pgmc_conn_make_room();
+
+	if (conn == NULL)
+		return no_room();
+	pgmc_conn_join_pool(conn, pgmc_pool_make(acquire));
+	return take(conn, grant);
+}
+
+/*
+ * Caller has the lock.  Who came before comes first, also where it is this
+ * acquire that brings the news that the pool may be larger.
+ */
 static PgmcAcquireResult
 acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 {
@@ -197,27 +179,28 @@ acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 	int			nown;
 	Conn	   *conn;
 
+	if (pgmc_reg->max_connections != acquire->max_connections)
+	{
+		pgmc_reg->max_connections = acquire->max_connections;
+		pgmc_pools_grow();
+	}
 	if (pool == NOBODY)
-		return add_connection(acquire, pool, grant) ? PGMC_GRANTED : PGMC_NO_ROOM;
+		return acquire_first(acquire, grant);
 
 	pgmc_pool_set_options(&pgmc_reg->pools[pool], acquire);
+	pgmc_pool_serve(pool);
 	own = count_own(pool, &nown);
 	if (own != PGMC_GRANTED && acquire->mode != PGMC_ACQUIRE_EXTRA)
 		return own;
 
-	conn = choose_idle(pool);
-	if (conn != NULL && (pgmc_reg->pools[pool].nconns <= acquire->pool_size ||
-						 pgmc_pool_count_busy(pool) < acquire->pool_size))
-	{
-		pgmc_conn_hold(conn, pgmc_procno(MyProc));
-		fill_grant(conn, grant);
-		return PGMC_GRANTED;
-	}
-	if (pgmc_reg->pools[pool].nconns < acquire->pool_size &&
-		add_connection(acquire, pool, grant))
-		return PGMC_GRANTED;
+	/* where somebody is still queued, there is nothing left for us */
+	conn = pgmc_pool_take(pool, my_session);
+	if (conn != NULL)
+		return take(conn, grant);
 	if (nown >= pgmc_reg->pools[pool].nconns)
-		return nown < acquire->pool_size ? PGMC_NO_ROOM : own;
+		return nown < acquire->pool_size ? no_room() : own;
+	if (lease_unwatched(pool))
+		return PGMC_NO_WORKER;
 	if (acquire->mode == PGMC_ACQUIRE_TRY)
 		return PGMC_BUSY;
 	pgmc_pool_enqueue(&pgmc_reg->pools[pool], pgmc_procno(MyProc));
@@ -312,6 +295,21 @@ pgmc_registry_leave(PgmcGrant *grant, PgmcFailure *failure)
 	result = outcome(&pgmc_reg->sessions[me], grant, failure);
 	unlock();
 	return result;
+}
+
+void
+pgmc_registry_resize(int pool_size)
+{
+	int			pool;
+
+	lock(LW_EXCLUSIVE);
+	pool = pgmc_reg->sessions[pgmc_procno(MyProc)].pool;
+	if (pool != NOBODY)
+	{
+		pgmc_reg->pools[pool].size = pool_size;
+		pgmc_pool_serve(pool);
+	}
+	unlock();
 }
 
 void

@@ -71,7 +71,10 @@ pgmc_pool_make(const PgmcAcquire *acquire)
 			pgmc_reg->high_water = i + 1;
 		return i;
 	}
-	return NOBODY;
+
+	/* whoever needs a pool has a connection that is in none */
+	Assert(false);
+	pg_unreachable();
 }
 
 int
@@ -105,6 +108,7 @@ pgmc_pool_enqueue(Pool *pool, int procno)
 		pgmc_reg->sessions[pool->tail].next = procno;
 	pool->tail = procno;
 	pool->nwaiters++;
+	pgmc_reg->nqueued++;
 	pgmc_counters_count(&pgmc_reg->counters, pool->tally, PGMC_COUNT_WAITS);
 }
 
@@ -123,6 +127,7 @@ pgmc_pool_dequeue(int procno)
 	else
 		pgmc_reg->sessions[s->next].prev = s->prev;
 	pool->nwaiters--;
+	pgmc_reg->nqueued--;
 	s->pool = NOBODY;
 	pgmc_counters_waited(&pgmc_reg->counters, pool->tally, s->queued_since,
 						 GetCurrentTimestamp());
@@ -251,46 +256,6 @@ pgmc_conn_leave_pool(Conn *conn)
 }
 
 void
-pgmc_conn_pass_on(Conn *conn)
-{
-	Pool	   *pool = &pgmc_reg->pools[conn->pool];
-
-	if (pool->nconns > pool->size &&
-		pgmc_pool_count_busy(conn->pool) > pool->size)
-	{
-		if (conn->open)
-			pgmc_conn_close(conn, PGMC_CLOSE_POOL_SIZE);
-		else
-		{
-			pgmc_conn_set_state(conn, PGMC_CONN_FREE);
-			pgmc_conn_leave_pool(conn);
-		}
-	}
-	else if (pool->head != NOBODY)
-	{
-		int			procno = pool->head;
-		Session    *s = &pgmc_reg->sessions[procno];
-
-		pgmc_pool_dequeue(procno);
-		pgmc_conn_hold(conn, procno);
-		s->slot = conn - pgmc_reg->conns;
-		s->epoch = conn->epoch;
-		s->result = PGMC_GRANTED;
-
-		/* one whose command has gone out may sleep until the reply */
-		if (!s->mailed)
-			wake(procno);
-	}
-	else if (conn->open)
-		pgmc_conn_set_state(conn, PGMC_CONN_IDLE);
-	else
-	{
-		pgmc_conn_set_state(conn, PGMC_CONN_FREE);
-		pgmc_conn_leave_pool(conn);
-	}
-}
-
-void
 pgmc_conn_forget_backend(Conn *conn)
 {
 	conn->open = false;
@@ -302,6 +267,213 @@ pgmc_conn_forget_backend(Conn *conn)
 	conn->backend_start = 0;
 	conn->expires_at = 0;
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_CLOSED);
+}
+
+/* ---- whose turn, and with what ---- */
+
+/* the idle connection of a pool that suits a session best, or NULL */
+static Conn *
+choose_idle(int pool, uint64 session)
+{
+	Conn	   *best = NULL;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state != PGMC_CONN_IDLE || conn->pool != pool)
+			continue;
+		if (conn->last_session == session)
+			return conn;
+		if (best == NULL || conn->state_since > best->state_since)
+			best = conn;
+	}
+	return best;
+}
+
+/*
+ * A slot for one more connection: a free one, or that of the longest idle
+ * connection of any other pool.  NULL when there is none.
+ */
+static Conn *
+choose_slot(void)
+{
+	Conn	   *idle = NULL;
+	Conn	   *free_conn = NULL;
+	int			used = 0;
+
+	for (int i = 0; i < Min(pgmc_reg->high_water + 1, PGMC_MAX_CONNECTIONS); i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_FREE)
+		{
+			if (free_conn == NULL)
+				free_conn = conn;
+			continue;
+		}
+		used++;
+		if (conn->state == PGMC_CONN_IDLE &&
+			(idle == NULL || conn->state_since < idle->state_since))
+			idle = conn;
+	}
+	if (used < pgmc_reg->max_connections && free_conn != NULL)
+		return free_conn;
+	return idle;
+}
+
+Conn *
+pgmc_conn_make_room(void)
+{
+	Conn	   *conn = choose_slot();
+
+	if (conn == NULL)
+		return NULL;
+	if (conn->state != PGMC_CONN_FREE)
+	{
+		pgmc_conn_leave_pool(conn);
+		call_worker();
+	}
+	pgmc_conn_forget_backend(conn);
+	conn->last_error[0] = '\0';
+	return conn;
+}
+
+void
+pgmc_conn_join_pool(Conn *conn, int pool)
+{
+	conn->pool = pool;
+	pgmc_reg->pools[pool].nconns++;
+	if (conn - pgmc_reg->conns >= pgmc_reg->high_water)
+		pgmc_reg->high_water = conn - pgmc_reg->conns + 1;
+}
+
+Conn *
+pgmc_pool_take(int pool, uint64 session)
+{
+	const Pool *p = &pgmc_reg->pools[pool];
+	Conn	   *conn = choose_idle(pool, session);
+
+	if (conn != NULL &&
+		(p->nconns <= p->size || pgmc_pool_count_busy(pool) < p->size))
+		return conn;
+	if (p->nconns >= p->size)
+		return NULL;
+	conn = pgmc_conn_make_room();
+	if (conn != NULL)
+		pgmc_conn_join_pool(conn, pool);
+	return conn;
+}
+
+/* It is the turn of the head of its pool's queue. */
+static void
+hand_over(Conn *conn)
+{
+	int			procno = pgmc_reg->pools[conn->pool].head;
+	Session    *s = &pgmc_reg->sessions[procno];
+
+	pgmc_pool_dequeue(procno);
+	pgmc_conn_hold(conn, procno);
+	s->slot = conn - pgmc_reg->conns;
+	s->epoch = conn->epoch;
+	s->result = PGMC_GRANTED;
+
+	/* one whose command has gone out may sleep until the reply */
+	if (!s->mailed)
+		wake(procno);
+}
+
+void
+pgmc_pool_serve(int pool)
+{
+	while (pgmc_reg->pools[pool].head != NOBODY)
+	{
+		int			head = pgmc_reg->pools[pool].head;
+		Conn	   *conn = pgmc_pool_take(pool, pgmc_reg->sessions[head].id);
+
+		if (conn == NULL)
+			break;
+		hand_over(conn);
+	}
+}
+
+/* the pool that may grow and whose head has waited longest, or NOBODY */
+static int
+longest_waiting(void)
+{
+	int			best = NOBODY;
+	uint64		number = 0;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		const Pool *pool = &pgmc_reg->pools[i];
+		const Session *s;
+
+		if (pool->nconns == 0 || pool->nconns >= pool->size ||
+			pool->head == NOBODY)
+			continue;
+		s = &pgmc_reg->sessions[pool->head];
+		if (best == NOBODY || s->queue_number < number)
+		{
+			best = i;
+			number = s->queue_number;
+		}
+	}
+	return best;
+}
+
+void
+pgmc_pools_grow(void)
+{
+	while (pgmc_reg->nqueued > 0)
+	{
+		int			pool = longest_waiting();
+		Conn	   *conn;
+
+		if (pool == NOBODY)
+			break;
+		conn = pgmc_pool_take(pool,
+							  pgmc_reg->sessions[pgmc_reg->pools[pool].head].id);
+		if (conn == NULL)
+			break;
+		hand_over(conn);
+	}
+}
+
+/* A connection is nobody's, and nobody's turn in its pool: of use elsewhere? */
+static void
+offer_room(void)
+{
+	pgmc_pools_grow();
+	if (pgmc_reg->room_wanted)
+	{
+		pgmc_reg->room_wanted = false;
+		ConditionVariableBroadcast(&pgmc_reg->news);
+	}
+}
+
+void
+pgmc_conn_pass_on(Conn *conn)
+{
+	Pool	   *pool = &pgmc_reg->pools[conn->pool];
+	bool		too_much = pool->nconns > pool->size &&
+	pgmc_pool_count_busy(conn->pool) > pool->size;
+
+	if (too_much && conn->open)
+		pgmc_conn_close(conn, PGMC_CLOSE_POOL_SIZE);
+	else if (!too_much && pool->head != NOBODY)
+		hand_over(conn);
+	else
+	{
+		if (conn->open)
+			pgmc_conn_set_state(conn, PGMC_CONN_IDLE);
+		else
+		{
+			pgmc_conn_set_state(conn, PGMC_CONN_FREE);
+			pgmc_conn_leave_pool(conn);
+		}
+		offer_room();
+	}
 }
 
 /* ---- ends of holds ---- */

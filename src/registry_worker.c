@@ -119,6 +119,9 @@ pgmc_registry_worker_begin(void)
 		pgmc_reg->worker_loaded = pgmc_build_loaded;
 		pgmc_reg->worker_outdated = false;
 		pgmc_reg->starter_pid = 0;
+
+		/* holds that the last worker has left behind may have time limits */
+		pg_atomic_write_u32(&pgmc_reg->attention, 1);
 	}
 	unlock();
 	if (ours)

@@ -32,6 +32,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
 
@@ -40,6 +41,7 @@
 
 #define WRAPPER_NAME	"pgmc"
 
+#define POOL_SIZE			1
 #define CONNECT_TIMEOUT_MS	10000
 #define IDLE_TIMEOUT_MS		(5 * 60 * 1000)
 #define MAX_LIFETIME_MS		(60 * 60 * 1000)
@@ -56,6 +58,13 @@ typedef struct Resolved
 static MemoryContext resolved_context = NULL;
 static Resolved *resolved = NULL;
 static bool stale = false;
+
+/* since the latest look: has a server or mapping been changed, or dropped? */
+static bool perhaps_dropped = false;
+
+/* how often what is read from catalogs may have changed, and as of when it was */
+static uint64 changes = 0;
+static uint64 resolved_as_of = 0;
 
 /* ---- looking up ---- */
 
@@ -307,7 +316,8 @@ resolve(const ForeignServer *fs)
 	server->key.dbid = MyDatabaseId;
 	server->key.serverid = fs->serverid;
 	namestrcpy(&server->srvname, fs->servername);
-	server->options.pool_size = 1;
+	server->as_of = resolved_as_of;
+	server->options.pool_size = POOL_SIZE;
 	server->options.idle_timeout = IDLE_TIMEOUT_MS;
 	server->options.max_lifetime = MAX_LIFETIME_MS;
 	server->options.reset_query = RESET_QUERY;
@@ -484,6 +494,7 @@ forget_resolved(void)
 {
 	resolved = NULL;
 	stale = false;
+	resolved_as_of = changes;
 	if (resolved_context == NULL)
 		resolved_context = AllocSetContextCreate(TopMemoryContext,
 												 "pgmc resolved servers",
@@ -566,10 +577,60 @@ pgmc_server_own_key(const PgmcKey *key)
 	return login != NULL && strcmp(login, NameStr(key->login)) == 0;
 }
 
+bool
+pgmc_server_perhaps_dropped(void)
+{
+	bool		perhaps = perhaps_dropped;
+
+	perhaps_dropped = false;
+	return perhaps;
+}
+
+bool
+pgmc_server_key_dropped(const PgmcKey *key)
+{
+	return key->dbid == MyDatabaseId &&
+		(!SearchSysCacheExists1(FOREIGNSERVEROID,
+								ObjectIdGetDatum(key->serverid)) ||
+		 (OidIsValid(key->umid) &&
+		  !SearchSysCacheExists1(USERMAPPINGOID, ObjectIdGetDatum(key->umid))));
+}
+
+bool
+pgmc_server_pool_size(const PgmcServer *server, uint64 *as_of, int *pool_size)
+{
+	PgmcServerOptions options = {.pool_size = POOL_SIZE};
+	PgmcConninfo info = {0};
+	MemoryContext context;
+	MemoryContext caller;
+	ForeignServer *fs;
+
+	AcceptInvalidationMessages();
+	if (*as_of == changes)
+		return false;
+	*as_of = changes;
+	context = AllocSetContextCreate(CurrentMemoryContext, "pgmc server's options",
+									ALLOCSET_SMALL_SIZES);
+	caller = MemoryContextSwitchTo(context);
+	fs = GetForeignServerExtended(server->key.serverid, FSV_MISSING_OK);
+	if (fs != NULL)
+		pgmc_options_read_server(fs->options, &options, &info);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
+
+	/* whoever waits in pgmc.run() must have no snapshot */
+	InvalidateCatalogSnapshot();
+	*pool_size = options.pool_size;
+	return fs != NULL;
+}
+
 static void
 mark_stale(Datum arg, int cacheid, uint32 hashvalue)
 {
 	stale = true;
+	changes++;
+	if (cacheid == FOREIGNSERVEROID || cacheid == USERMAPPINGOID)
+		perhaps_dropped = true;
 }
 
 void

@@ -23,6 +23,7 @@ typedef struct PgmcServer
 	bool		as_oneself;		/* or if it leads to this cluster */
 	uint64		options_hash;	/* of all that a connection is made from */
 	const char *description;	/* "host=... user=...", without secrets */
+	uint64		as_of;			/* see pgmc_server_pool_size */
 } PgmcServer;
 
 /*
@@ -43,6 +44,21 @@ extern Oid	pgmc_server_oid(const char *name);
 
 /* Is this the key of a connection that the current user may use?  No errors. */
 extern bool pgmc_server_own_key(const PgmcKey *key);
+
+/*
+ * For one who waits for a server that was resolved, which mustn't be resolved
+ * again meanwhile: true and its pool_size if that may have changed since *as_of,
+ * which is the server's at first.
+ */
+extern bool pgmc_server_pool_size(const PgmcServer *server, uint64 *as_of,
+								  int *pool_size);
+
+/*
+ * May a server or mapping of this database have been dropped since this was
+ * asked last?  Then: is this the key of one?
+ */
+extern bool pgmc_server_perhaps_dropped(void);
+extern bool pgmc_server_key_dropped(const PgmcKey *key);
 
 /* The password rule, before anything is asked of the server.  Error: 2F003. */
 extern void pgmc_server_check_password(const PgmcServer *server);

@@ -182,6 +182,22 @@ $node->safe_psql('utf', 'DROP SERVER d');
 wait_for($admin, $gone, 'idle_timeout');
 ok(1, 'dropped without the library: nothing is left after idle_timeout');
 
+# ... or when a session that was there acquires any other
+for my $drop ("DROP USER MAPPING FOR $super SERVER d", 'DROP SERVER d')
+{
+	$dropper->value('SET client_min_messages = warning; DROP SERVER IF EXISTS d CASCADE; CREATE SERVER d FOREIGN DATA WRAPPER pgmc');
+	$dropper->value("CREATE USER MAPPING FOR $super SERVER d") if $drop =~ /MAPPING/;
+	$holder->value("SELECT pgmc.autonomous_on('d', 'SELECT 1'), pgmc.autonomous('SELECT 1')");
+	$node->safe_psql('utf', $drop);
+	is($admin->value("SELECT count(*) FROM pgmc.connections WHERE srvname = 'd' AND state = 'idle'"), '1',
+		"$drop without the library is not noticed");
+	$holder->value("SELECT pgmc.autonomous('SELECT 1')");
+	wait_for($admin, "SELECT count(*) = 0 FROM pgmc.connections WHERE srvname = 'd'", 'the next acquire');
+	ok(1, "$drop: until the next acquire of another server");
+	is($admin->value("SELECT count(*) FROM pgmc.connections WHERE datname = 'utf' AND srvname = 'pgmc_loopback'"), '1',
+		'which keeps its own');
+}
+
 # whole databases
 $_->quit for $holder, values %s;
 wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname IN ('utf', 'latin', 'ascii') AND application_name NOT LIKE 'pgmc%'", 'their sessions');

@@ -289,6 +289,23 @@ cmp_ok($admin->value("SELECT count(*) FROM t WHERE id LIKE 'next%'"), '>', $roun
 is($admin->value("SELECT count(*) FROM t WHERE id LIKE 'lost%'"), '0', 'nothing of theirs is there');
 is_clean($admin, 'holders that stood still');
 
+# ---- the worker ends: the next one sees to the holds that it leaves behind, and there is a next one ----
+
+$admin->value("ALTER SERVER lease OPTIONS (SET hold_timeout '1s')");
+for my $call ("SELECT true FROM pgmc.acquire('lease', '30 s')", "SELECT pgmc.try_acquire('lease')",
+	"SELECT pgmc.autonomous_on('lease', 'SELECT 1') = 1", "SELECT true FROM pgmc.acquire(), pgmc.release()")
+{
+	$holder->value("SELECT pgmc.acquire('lease')");
+	$admin->value('SELECT pgmc.stop_worker()');
+	is($admin->value("SELECT holder_pid FROM pgmc.connections WHERE srvname = 'lease'"), $holder->{pid},
+		'a hold outlives the worker');
+	wait_for($next, $call);
+	is_revoked($holder, 'lease');
+	is_state($holder, "SELECT pgmc.execute('SELECT 1')", '25P03', "but not its time limit: $call");
+	$next->value('SELECT pgmc.release_all()');
+	is_clean($admin, 'after the worker');
+}
+
 like(slurp_file($node->logfile), qr/LOG:  hold of server "lease" by process \d+ was revoked/, 'the log tells it');
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 
