@@ -51,6 +51,7 @@ OBJS = \
 	src/sqlfuncs.o \
 	src/static_area.o \
 	src/stats.o \
+	src/taken.o \
 	src/talk.o \
 	src/transfer.o \
 	src/wire.o \

@@ -289,7 +289,8 @@ DECLARE
 BEGIN
 	IF current_setting('bad_input.call') = 'yes' THEN
 		FOREACH command IN ARRAY ARRAY['acquire()', 'acquire_xact()', 'try_acquire()', 'try_acquire_xact()', 'release()', 'execute($$SELECT 1$$)',
-				'commit()', 'rollback()', 'set_autocommit(true)', 'autonomous($$SELECT 1$$)', 'transaction_status()', 'is_closed()', 'describe()', 'close()', 'stop_worker()'] LOOP
+				'commit()', 'rollback()', 'set_autocommit(true)', 'autonomous($$SELECT 1$$)', 'transaction_status()', 'is_closed()', 'describe()', 'close()', 'stop_worker()',
+				'release_all()', 'stat_reset($$pgmc_loopback$$)', 'get_connections()', 'get_stat_connections()', 'execute_many($$SELECT $1$$, ARRAY[1])'] LOOP
 			BEGIN
 				EXECUTE 'SELECT pgmc.' || command;
 				RAISE NOTICE 'works: %', command;

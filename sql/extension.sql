@@ -21,7 +21,7 @@ SELECT attname, atttypid::regtype FROM pg_attribute
 -- none of them may be moved to a parallel worker or called once for many
 SELECT p.oid::regprocedure AS wrong FROM pg_proc p
 	WHERE pronamespace = 'pgmc'::regnamespace AND prokind = 'f'
-		AND proname NOT IN ('fdw_validator', 'get_connections', 'get_stat_connections')
+		AND proname <> 'fdw_validator'
 		AND (provolatile <> 'v' OR proparallel <> 'u');
 
 -- The first call of a session loads the library. The words "server" and "timeout" are the names

@@ -561,6 +561,35 @@ SELECT pgmc.release('holds_after');
 COMMIT;
 \unset ON_ERROR_ROLLBACK
 
+-- ---- several holds that an abort took: each is remembered, and the innermost is the one meant ----
+
+CREATE FUNCTION holds_detail_of(server name) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	PERFORM pgmc.execute_on(server, 'SELECT 1');
+	RETURN 'none';
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN regexp_replace(detail, 'ended at .*,', 'ended at ...,');
+END
+$$;
+
+SELECT pgmc.acquire(), pgmc.acquire('holds_second');
+SELECT 1/0;
+SELECT holds_detail_of('pgmc_loopback'), holds_detail_of('holds_second'), holds_detail();
+
+-- a subtransaction that takes nothing changes nothing
+BEGIN;
+SAVEPOINT s;
+ROLLBACK TO s;
+COMMIT;
+SELECT holds_detail();
+
+-- who acquires again knows; the others are still remembered
+SELECT pgmc.acquire('holds_second'), pgmc.release('holds_second');
+SELECT holds_detail_of('pgmc_loopback'), holds_detail_of('holds_second'), holds_detail();
+
 -- ---- a session's end ----
 
 -- What it held is rolled back and free when the next one comes, who finds nothing of its state.
@@ -588,6 +617,6 @@ SELECT pgmc.release();
 SELECT pgmc.release_all(), pgmc.close(), pgmc.close('holds_second');
 DROP VIEW holds_mine;
 DROP PROCEDURE holds_procedure;
-DROP FUNCTION holds_detail;
+DROP FUNCTION holds_detail, holds_detail_of;
 DROP TABLE holds_t;
 DROP SERVER holds_second;

@@ -134,6 +134,9 @@ SELECT pgmc.execute($$SET datestyle = 'German, YMD'$$), pgmc.execute($$SET inter
 	pgmc.execute($$SET bytea_output = 'escape'$$), pgmc.execute($$SET xmlbinary = 'hex'$$), pgmc.execute('SET quote_all_identifiers = on');
 SELECT * FROM types_differences();
 
+-- a conversion to another type loses no digits by the session's setting
+SELECT * FROM pgmc.query('SELECT 0.1::float8 + 0.2') AS t(n numeric);
+
 -- they are really set there
 SELECT * FROM pgmc.query($$SELECT '2001-02-03'::date::text, '-1 day'::interval::text, 0.1::float8::text$$) AS t(a text, b text, c text);
 

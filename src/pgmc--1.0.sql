@@ -167,7 +167,7 @@ CREATE FUNCTION get_connections(
 	OUT waiter_pids integer[],
 	OUT wait_starts timestamptz[])
 	RETURNS SETOF record AS 'MODULE_PATHNAME', 'pgmc_get_connections'
-	LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+	LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
 
 -- The command comes from pg_stat_activity, under its rules of who may see it (query_start is null
 -- for others); what looks it up is left out of the plan where nobody asks for it.

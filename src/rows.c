@@ -58,7 +58,7 @@ struct PgmcRows
 	bool		own_database;
 	bool		binary;
 	int			ncolumns;		/* of the last result, -1: none yet */
-	int			nestlevel;		/* of the settings that text is read under */
+	int			nestlevel;		/* of the settings that values are read under */
 	uint64		command_hash;
 	Column	   *columns;
 	Datum	   *values;
@@ -201,6 +201,15 @@ binary_ok(const PgmcRows *rows, const PgmcDescribe *desc)
 	return true;
 }
 
+static bool
+any_by_text(const PgmcRows *rows)
+{
+	for (int i = 0; i < rows->desc->natts; i++)
+		if (rows->columns[i].by_text)
+			return true;
+	return false;
+}
+
 static void
 end_settings(PgmcRows *rows)
 {
@@ -234,6 +243,8 @@ describe(PgmcSink *sink, const PgmcDescribe *desc, uint8 flags)
 					  TupleDescAttr(rows->desc, i));
 	if (!rows->binary)
 		rows->nestlevel = pgmc_transfer_begin_reading(desc);
+	else if (any_by_text(rows))
+		rows->nestlevel = pgmc_transfer_begin_converting();
 	return 0;
 }
 

@@ -22,6 +22,7 @@
 #include "registry.h"
 #include "result.h"
 #include "session.h"
+#include "taken.h"
 #include "talk.h"
 #include "transfer.h"
 
@@ -29,14 +30,6 @@ static dlist_head holds = DLIST_STATIC_INIT(holds);
 
 /* ended while calls on the stack were using them; freed with the transaction */
 static dlist_head buried = DLIST_STATIC_INIT(buried);
-
-/* the last hold that an abort has taken, for the error of who misses it */
-static struct
-{
-	NameData	srvname;
-	TimestampTz at;				/* 0: none */
-	bool		subxact;
-}			taken;
 
 /* ---- the end of holds ---- */
 
@@ -136,6 +129,7 @@ end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
 	int			ndirty = 0;
 	int			ended = 0;
 
+	pgmc_taken_begin();
 	dlist_foreach_modify(iter, &holds)
 	{
 		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
@@ -144,11 +138,7 @@ end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
 		if (!filter(hold, subid))
 			continue;
 		if (aborted && hold->scope != PGMC_SCOPE_CALL)
-		{
-			taken.srvname = srvname;
-			taken.at = GetCurrentTimestamp();
-			taken.subxact = subid != InvalidSubTransactionId;
-		}
+			pgmc_taken_note(&srvname, subid != InvalidSubTransactionId);
 		if (give_back_after(hold, aborted) &&
 			ndirty < (int) lengthof(dirty))
 			dirty[ndirty++] = srvname;
@@ -157,6 +147,15 @@ end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
 	for (int i = 0; warn && i < ndirty; i++)
 		warn_rolled_back(NameStr(dirty[i]));
 	return ended;
+}
+
+void
+pgmc_session_check_unrestricted(void)
+{
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("functions of pgmc cannot be called within a security-restricted operation")));
 }
 
 static bool
@@ -292,7 +291,7 @@ pgmc_session_add(PgmcHold *hold)
 {
 	dlist_push_head(&holds, &hold->node);
 	if (hold->scope != PGMC_SCOPE_CALL)
-		taken.at = 0;
+		pgmc_taken_forget(&hold->srvname);
 }
 
 PgmcHold *
@@ -369,8 +368,7 @@ find_by_name(const char *srvname)
 static PGMC_NORETURN void
 raise_no_hold(const char *srvname)
 {
-	bool		abort_took_it = taken.at != 0 &&
-	(srvname == NULL || strcmp(NameStr(taken.srvname), srvname) == 0);
+	const PgmcTaken *taken = pgmc_taken_find(srvname);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -378,10 +376,11 @@ raise_no_hold(const char *srvname)
 			 errmsg("this session holds no managed connection") :
 			 errmsg("this session holds no managed connection of server \"%s\"",
 					srvname),
-			 !abort_took_it ? 0 :
-			 errdetail("The hold of server \"%s\" ended at %s, when the %s it was used in was aborted.",
-					   NameStr(taken.srvname), timestamptz_to_str(taken.at),
-					   taken.subxact ? "subtransaction" : "transaction"),
+			 taken == NULL ? 0 : taken->subxact ?
+			 errdetail("The hold of server \"%s\" ended at %s, when the subtransaction it was acquired in was aborted.",
+					   NameStr(taken->srvname), timestamptz_to_str(taken->at)) :
+			 errdetail("The hold of server \"%s\" ended at %s, when the transaction it was used in was aborted.",
+					   NameStr(taken->srvname), timestamptz_to_str(taken->at)),
 			 errhint("Call pgmc.acquire() first.")));
 	pg_unreachable();
 }

@@ -116,6 +116,12 @@ extern void pgmc_session_release(PgmcHold *hold, bool close);
 /* End the hold of one call, in whatever state; no errors, no waiting. */
 extern void pgmc_session_end_call(PgmcHold *hold, bool failed);
 
+/*
+ * All SQL functions begin with this: they refuse what runs with somebody else's
+ * rights without that one's will, such as an index expression under ANALYZE.  Errors: 42501.
+ */
+extern void pgmc_session_check_unrestricted(void);
+
 /* End all holds with a WARNING for each open transaction; returns how many. */
 extern int	pgmc_session_release_all(void);
 

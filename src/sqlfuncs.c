@@ -62,10 +62,7 @@ check_circumstances(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("functions of pgmc cannot be called during a parallel operation")));
-	if (InSecurityRestrictedOperation())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("functions of pgmc cannot be called within a security-restricted operation")));
+	pgmc_session_check_unrestricted();
 }
 
 /* the server argument, NULL where there is none */
@@ -201,6 +198,7 @@ pgmc_release(PG_FUNCTION_ARGS)
 Datum
 pgmc_release_all(PG_FUNCTION_ARGS)
 {
+	pgmc_session_check_unrestricted();
 	PG_RETURN_INT32(pgmc_session_release_all());
 }
 

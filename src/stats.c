@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "registry.h"
 #include "server.h"
+#include "session.h"
 #include "transfer.h"
 
 PG_FUNCTION_INFO_V1(pgmc_get_connections);
@@ -160,6 +161,7 @@ pgmc_get_connections(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	PgmcQueued *queued;
 
+	pgmc_session_check_unrestricted();
 	InitMaterializedSRF(fcinfo, 0);
 	pgmc_registry_attach();
 	queued = palloc(pgmc_registry_max_waiters() * sizeof(PgmcQueued));
@@ -233,6 +235,7 @@ pgmc_get_stat_connections(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	PgmcStats	stats;
 
+	pgmc_session_check_unrestricted();
 	InitMaterializedSRF(fcinfo, 0);
 	pgmc_registry_attach();
 	for (int i = 0; pgmc_registry_stats(i, &stats); i++)
@@ -251,9 +254,11 @@ pgmc_get_stat_connections(PG_FUNCTION_ARGS)
 Datum
 pgmc_stat_reset(PG_FUNCTION_ARGS)
 {
-	Oid			serverid = PG_ARGISNULL(0) ? InvalidOid :
-	pgmc_server_oid(NameStr(*PG_GETARG_NAME(0)));
+	Oid			serverid = InvalidOid;
 
+	pgmc_session_check_unrestricted();
+	if (!PG_ARGISNULL(0))
+		serverid = pgmc_server_oid(NameStr(*PG_GETARG_NAME(0)));
 	if (!superuser() && !OidIsValid(serverid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -175,7 +175,7 @@ raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
 			 errmsg("connection of server \"%s\" was lost while committing",
 					NameStr(hold->srvname)),
 			 slot.last_error[0] != '\0' ?
-			 errdetail_internal("%s", slot.last_error) : 0,
+			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
 			 errhint("It is not known whether the transaction was committed.")));
 	pg_unreachable();
 }

@@ -9,6 +9,7 @@
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
+#include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -146,6 +147,16 @@ pgmc_transfer_begin_reading(const PgmcDescribe *desc)
 	set_for_now("datestyle", reading_style(desc->datestyle));
 	set_for_now("intervalstyle", desc->intervalstyle);
 	set_for_now("timezone", desc->timezone);
+	return nestlevel;
+}
+
+int
+pgmc_transfer_begin_converting(void)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	if (extra_float_digits < 1)
+		set_for_now("extra_float_digits", "1");
 	return nestlevel;
 }
 

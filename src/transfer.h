@@ -29,10 +29,13 @@ extern int	pgmc_transfer_begin_encoding(void);
 extern void pgmc_transfer_end_encoding(int saved);
 
 /*
- * Read text as it was written under these settings; or write it so that it is
- * read right under any.  Both return the GUC nest level for end.
+ * Read text as it was written under these settings; convert values from one
+ * type to another by way of text, without a loss of digits; or write text so
+ * that it is read right under any settings.  All return the GUC nest level for
+ * end.
  */
 extern int	pgmc_transfer_begin_reading(const PgmcDescribe *desc);
+extern int	pgmc_transfer_begin_converting(void);
 extern int	pgmc_transfer_begin_writing(void);
 extern void pgmc_transfer_end_settings(int nestlevel);
 

@@ -153,7 +153,8 @@ for my $what (grep { $doing{$_}->{send} } sort keys %doing)
 	my $case = $doing{$what};
 	my $holder = session($node);
 
-	$holder->value("$case->{run}; SET statement_timeout = '50ms'");
+	# time enough for a busy machine to send the command
+	$holder->value("LOAD 'pgmc'; $case->{run}; SET statement_timeout = '500ms'");
 	$holder->send($case->{send});
 	is_state($holder, undef, '57014', "statement_timeout of a holder $what");
 	like($holder->{err}, qr/DETAIL:  .* was not committed/, '... with its fate') if $case->{told};

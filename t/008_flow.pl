@@ -87,7 +87,7 @@ my $loopback = loopback_pid($admin);
 $admin->value('SELECT pg_sleep(1)');
 $cpu = cpu_seconds($worker) - $cpu;
 cmp_ok($cpu, '<=', 0.03, 'the worker uses no CPU for a reader that has stopped');
-cmp_ok(proc_kb($worker, 'smaps_rollup', 'Pss') - $small, '<', 2000, 'and no memory');
+is_less_kb(proc_kb($worker, 'smaps_rollup', 'Pss') - $small, 2000, 'and no memory');
 
 is( $other->value(
 		"SELECT pgmc.acquire('audit'), pgmc.execute('INSERT INTO t VALUES (2)'), pgmc.commit();
@@ -111,7 +111,7 @@ is( $other->value(
 			pgmc.query('SELECT generate_series(1, $rows), repeat(''x'', 60)') AS q(i bigint, x text);
 		SELECT pgmc.commit(), pgmc.release()"),
 	"\n$rows|" . $rows * ($rows + 1) / 2 . "|60\n|", 'a million rows');
-cmp_ok(proc_kb($worker, 'status', 'VmHWM') - $before, '<', 4000, "don't grow the worker");
+is_less_kb(proc_kb($worker, 'status', 'VmHWM') - $before, 4000, "don't grow the worker");
 
 # ---- a huge value each way ----
 
@@ -134,7 +134,7 @@ for (1 .. 300)
 cmp_ok($rest, '<', 8000, 'the worker shrinks after them');
 $admin->value('SELECT pgmc.close()');
 is_free($admin, 'after huge values and a new connection');
-cmp_ok(proc_kb($worker, 'smaps_rollup', 'Pss') - $small, '<', 8000, 'a new connection is a small one');
+is_less_kb(proc_kb($worker, 'smaps_rollup', 'Pss') - $small, 8000, 'a new connection is a small one');
 
 # ---- one of 900 MB doesn't end anybody else's hold ----
 

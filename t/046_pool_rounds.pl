@@ -98,7 +98,7 @@ for my $what (grep { !/worker/ } sort keys %$before)
 {
 	is($after->{$what}, $before->{$what}, "$what: as many as before");
 }
-cmp_ok($after->{'kB of the worker'}, '<', $before->{'kB of the worker'} + 1024, 'memory of the worker');
+is_less_kb($after->{'kB of the worker'}, $before->{'kB of the worker'} + 1024, 'memory of the worker');
 note("$_: $before->{$_} before, $after->{$_} after") for sort keys %$before;
 is($admin->value('SELECT count(*) FROM t WHERE id < 4'), '0', 'nothing was committed that wasn\'t meant to');
 cmp_ok($admin->value('SELECT count(*) FROM t'), '>', 4000, 'and all the rest was');

@@ -164,7 +164,11 @@ for my $how ('commit', 'commit of a savepoint', 'own COMMIT', 'autonomous')
 $holder->send("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''both'')'), pgmc.commit(), 'went on'");
 wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
 	WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'");
-$admin->value('SELECT pg_terminate_backend(' . worker_pid($admin) . "), pg_cancel_backend($holder->{pid})");
+my $loopback = loopback_pid($admin);
+kill 'STOP', $loopback;    # so that the cancel comes before the outcome
+$admin->value('SELECT pg_terminate_backend(' . worker_pid($admin) . ', 10000)');
+$admin->value("SELECT pg_cancel_backend($holder->{pid})");
+kill 'CONT', $loopback;
 is_state($holder, undef, '57014', 'worker terminated and caller cancelled');
 like($holder->{err}, qr/DETAIL:  .* was committed/, 'the DETAIL says that it is committed');
 is($admin->value("SELECT count(*) FROM t WHERE id = 'both'"), '1', 'and it is');

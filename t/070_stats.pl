@@ -68,9 +68,9 @@ is_state($waiter, "SELECT pgmc.acquire('stats', '50 ms')", '55P03', 'a wait that
 like($waiter->{err}, qr/DETAIL:  Process $holder->{pid} \(role "\w+", application "the holder"\) has held it for \d+\.\d+ s; this session is number 1 in the queue\./,
 	'tells who has it');
 is($waiter->value("SELECT pgmc.try_acquire('stats')"), 'f', 'one that does not wait');
-$waiter->send("SET statement_timeout = '50ms'; SELECT pgmc.acquire('stats')");
+$waiter->send("BEGIN; SET LOCAL statement_timeout = '50ms'; SELECT pgmc.acquire('stats')");
 is_state($waiter, undef, '57014', 'one that is cancelled');
-$waiter->value('RESET statement_timeout');
+$waiter->value('ROLLBACK');
 is(counts('stats'), 'acquires=1 timeouts=1 waits=2', 'are a time-out and two waits');
 
 # ---- and what a waiter is told in time ----

@@ -104,9 +104,9 @@ for my $command ($insert, "SELECT pgmc.acquire('log'), pgmc.execute('SELECT pg_s
 	is_logged("the end of a session: $command",
 		"transaction of process $dying->{pid} on server \"log\" is rolled back: the session has ended");
 }
-$holder->send("SET statement_timeout = '100ms'; SELECT pgmc.acquire('log'), pgmc.execute('SELECT pg_sleep(600)')");
+$holder->send("BEGIN; SET LOCAL statement_timeout = '100ms'; SELECT pgmc.acquire('log'), pgmc.execute('SELECT pg_sleep(600)')");
 $holder->result;
-$holder->value('RESET statement_timeout');
+$holder->value('ROLLBACK');
 is_logged('a cancel', "transaction of process $holder->{pid} on server \"log\" is rolled back: the hold was ended by an error");
 is_clean($admin, 'rollbacks');
 

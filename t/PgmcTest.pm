@@ -19,7 +19,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   start_server session wait_for is_waiting holds_up sqlstate is_state is_clean is_free
-  worker_pid loopback_pid stand_still cpu_seconds proc_kb build_library replace_library);
+  worker_pid loopback_pid stand_still cpu_seconds proc_kb is_less_kb build_library replace_library);
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
 
@@ -241,6 +241,19 @@ sub proc_kb
 	my ($pid, $file, $name) = @_;
 
 	return slurp_file("/proc/$pid/$file") =~ /^$name:\s+(\d+)/m ? $1 : undef;
+}
+
+# Less memory than that, kB. A sanitizer keeps what is freed, so nothing can be said of it then.
+sub is_less_kb
+{
+	my ($got, $limit, $name) = @_;
+
+  SKIP:
+	{
+		skip("$name: with a sanitizer", 1) if $ENV{PGMC_SANITIZE};
+		return cmp_ok($got, '<', $limit, $name);
+	}
+	return 1;
 }
 
 package PgmcTest::Session;

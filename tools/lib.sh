@@ -255,13 +255,14 @@ private_installation() {
 # What they have to report goes into files sanitizer.* in $work.
 sanitize_server() {
 	do_as_user mv "$bin/postgres" "$bin/postgres.real"
+	# "pg_ctl restart" starts what the server took itself for
 	do_as_user sh -c "cat >'$bin/postgres'; chmod 755 '$bin/postgres'" <<-END
-		#!/bin/sh
+		#!/bin/bash
 		LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
 		ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:log_path=$work/sanitizer
 		UBSAN_OPTIONS=print_stacktrace=1:log_path=$work/sanitizer
 		export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS
-		exec "$bin/postgres.real" "\$@"
+		exec -a "$bin/postgres" "$bin/postgres.real" "\$@"
 	END
 	# Debian's, for one, hangs in bindtextdomain
 	do_as_user timeout 20 "$bin/postgres" -V >"$work/log" 2>&1 ||
