@@ -48,6 +48,8 @@ test_table(void)
 	   has_flag("password", PGMC_SECRET), "a password is a mapping's, and secret");
 	ok(!has("sslpassword", PGMC_ON_SERVER) && has_flag("sslpassword", PGMC_SECRET),
 	   "so is sslpassword");
+	ok(!has("scram_client_key", PGMC_ON_SERVER) && !has("scram_server_key", PGMC_ON_SERVER),
+	   "so are the keys of SCRAM, where libpq has them");
 	ok(!has("user", PGMC_ON_SERVER) && has("user", PGMC_ON_MAPPING),
 	   "user is a mapping's");
 	ok(has_flag("password_required", PGMC_SUPERUSER_ONLY),
