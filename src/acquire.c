@@ -382,14 +382,28 @@ make_hold(const PgmcServer *server, PgmcScope scope)
 	return hold;
 }
 
+/* A name of a host isn't known: nor will it be to those who are queued behind us. */
+static PGMC_NORETURN void
+fail_opening(const PgmcHold *hold, const char *reason)
+{
+	PgmcFailure failure;
+
+	failure.sqlstate = ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
+	strlcpy(failure.message, reason, sizeof(failure.message));
+	pgmc_registry_not_opened(hold->slot, hold->epoch, &failure);
+	raise_not_connected(NameStr(hold->srvname), failure.sqlstate, reason);
+}
+
 static void
 connect_hold(PgmcHold *hold, const PgmcServer *server)
 {
 	PgmcConninfo info;
 	PgmcOpen	open;
 	PgmcOutcome outcome;
+	const char *reason = pgmc_server_lookup_hosts(server, &info);
 
-	pgmc_server_lookup_hosts(server, &info);
+	if (reason != NULL)
+		fail_opening(hold, reason);
 	open.session = pgmc_registry_session();
 	open.options_hash = server->options_hash;
 	open.connect_timeout = server->connect_timeout;

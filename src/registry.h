@@ -306,6 +306,14 @@ extern int	pgmc_registry_place(PgmcHolder *holder);
 /* is a connection of this pool about to come back by itself? */
 extern bool pgmc_registry_recovering(const PgmcKey *key);
 
+/*
+ * The opening of the connection held in this slot has failed before the worker
+ * was asked for it: so has it for everyone who is queued.  Nothing happens
+ * where the hold of this epoch has been revoked.
+ */
+extern void pgmc_registry_not_opened(int slot, uint64 epoch,
+									 const PgmcFailure *failure);
+
 /* The pool that this session is queued for, if any, may have so many now. */
 extern void pgmc_registry_resize(int pool_size);
 

@@ -263,6 +263,12 @@ extern void pgmc_pools_grow(void);
  */
 extern void pgmc_conn_pass_on(Conn *conn);
 
+/*
+ * Its opening has failed: is counted and told to everyone who is queued, unless
+ * the pool has another connection for them.
+ */
+extern void pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure);
+
 /* The worker has no PGconn here any more. */
 extern void pgmc_conn_forget_backend(Conn *conn);
 

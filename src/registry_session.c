@@ -298,6 +298,17 @@ pgmc_registry_leave(PgmcGrant *grant, PgmcFailure *failure)
 }
 
 void
+pgmc_registry_not_opened(int slot, uint64 epoch, const PgmcFailure *failure)
+{
+	Conn	   *conn = &pgmc_reg->conns[slot];
+
+	lock(LW_EXCLUSIVE);
+	if (conn->state == PGMC_CONN_HELD && conn->epoch == epoch)
+		pgmc_conn_open_failed(conn, failure);
+	unlock();
+}
+
+void
 pgmc_registry_resize(int pool_size)
 {
 	int			pool;

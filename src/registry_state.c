@@ -269,6 +269,31 @@ pgmc_conn_forget_backend(Conn *conn)
 	pg_atomic_write_u32(&conn->xact_status, PGMC_XACT_CLOSED);
 }
 
+/* is any other connection of its pool of use to waiters? */
+static bool
+others_open(const Conn *conn)
+{
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *other = &pgmc_reg->conns[i];
+
+		if (other != conn && other->state != PGMC_CONN_FREE &&
+			other->pool == conn->pool && other->open)
+			return true;
+	}
+	return false;
+}
+
+void
+pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure)
+{
+	pgmc_counters_count(&pgmc_reg->counters,
+						pgmc_reg->pools[conn->pool].tally, PGMC_COUNT_FAILURES);
+	strlcpy(conn->last_error, failure->message, sizeof(conn->last_error));
+	if (!others_open(conn))
+		pgmc_pool_fail_waiters(&pgmc_reg->pools[conn->pool], failure);
+}
+
 /* ---- whose turn, and with what ---- */
 
 /* the idle connection of a pool that suits a session best, or NULL */

@@ -362,33 +362,14 @@ pgmc_registry_expire(int slot)
 	unlock();
 }
 
-/* caller has the lock: is any other connection of its pool of use to waiters? */
-static bool
-others_open(const Conn *conn)
-{
-	for (int i = 0; i < pgmc_reg->high_water; i++)
-	{
-		Conn	   *other = &pgmc_reg->conns[i];
-
-		if (other != conn && other->state != PGMC_CONN_FREE &&
-			other->pool == conn->pool && other->open)
-			return true;
-	}
-	return false;
-}
-
 void
 pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 {
 	Conn	   *conn = &pgmc_reg->conns[slot];
 
 	lock(LW_EXCLUSIVE);
-	pgmc_counters_count(&pgmc_reg->counters, tally_of(conn),
-						PGMC_COUNT_FAILURES);
 	pgmc_conn_forget_backend(conn);
-	strlcpy(conn->last_error, failure->message, sizeof(conn->last_error));
-	if (!others_open(conn))
-		pgmc_pool_fail_waiters(&pgmc_reg->pools[conn->pool], failure);
+	pgmc_conn_open_failed(conn, failure);
 
 	/* one that has lost its holder meanwhile is passed on by its recovery */
 	unlock();

@@ -411,10 +411,9 @@ add_host(HostLists *lists, const char *host, const char *address,
 	appendStringInfo(&lists->ports, "%s%s", comma, port);
 }
 
-/* A name becomes as many entries as it has addresses. */
-static void
-look_up_host(const PgmcServer *server, HostLists *lists, const char *host,
-			 const char *port)
+/* A name becomes as many entries as it has addresses.  NULL, or why not. */
+static const char *
+look_up_host(HostLists *lists, const char *host, const char *port)
 {
 	struct addrinfo hint = {0};
 	struct addrinfo *found = NULL;
@@ -423,12 +422,8 @@ look_up_host(const PgmcServer *server, HostLists *lists, const char *host,
 	hint.ai_socktype = SOCK_STREAM;
 	error = getaddrinfo(host, NULL, &hint, &found);
 	if (error != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("could not connect to server \"%s\"",
-						NameStr(server->srvname)),
-				 errdetail("Could not translate host name \"%s\" to an address: %s.",
-						   host, gai_strerror(error))));
+		return psprintf("could not translate host name \"%s\" to address: %s",
+						host, gai_strerror(error));
 	for (struct addrinfo *a = found; a != NULL; a = a->ai_next)
 	{
 		char		address[NI_MAXHOST];
@@ -438,6 +433,7 @@ look_up_host(const PgmcServer *server, HostLists *lists, const char *host,
 			add_host(lists, host, address, port);
 	}
 	freeaddrinfo(found);
+	return NULL;
 }
 
 static void
@@ -448,7 +444,7 @@ copy_conninfo(const PgmcConninfo *from, PgmcConninfo *to)
 		pgmc_conninfo_set(to, from->keywords[i], from->values[i]);
 }
 
-void
+const char *
 pgmc_server_lookup_hosts(const PgmcServer *server, PgmcConninfo *info)
 {
 	const char *host = pgmc_conninfo_get(&server->info, "host");
@@ -462,11 +458,11 @@ pgmc_server_lookup_hosts(const PgmcServer *server, PgmcConninfo *info)
 	copy_conninfo(&server->info, info);
 	if (host == NULL || port == NULL ||
 		pgmc_conninfo_get(&server->info, "hostaddr") != NULL)
-		return;
+		return NULL;
 	hosts = split_list(host);
 	ports = split_list(port);
 	if (list_length(ports) != 1 && list_length(ports) != list_length(hosts))
-		return;					/* libpq says what is wrong with it */
+		return NULL;			/* libpq says what is wrong with it */
 	initStringInfo(&lists.hosts);
 	initStringInfo(&lists.addresses);
 	initStringInfo(&lists.ports);
@@ -474,17 +470,21 @@ pgmc_server_lookup_hosts(const PgmcServer *server, PgmcConninfo *info)
 	{
 		const char *name = lfirst(cell);
 		const char *its_port = list_nth(ports, list_length(ports) == 1 ? 0 : i);
+		const char *failure = NULL;
 
 		if (is_host_name(name))
-			look_up_host(server, &lists, name, its_port);
+			failure = look_up_host(&lists, name, its_port);
 		else
 			add_host(&lists, name, "", its_port);
+		if (failure != NULL)
+			return failure;
 		i++;
 	}
 	pgmc_conninfo_set(info, "host", lists.hosts.data);
 	pgmc_conninfo_set(info, "port", lists.ports.data);
 	if (strspn(lists.addresses.data, ",") < (size_t) lists.addresses.len)
 		pgmc_conninfo_set(info, "hostaddr", lists.addresses.data);
+	return NULL;
 }
 
 /* ---- keeping what was resolved ---- */

@@ -73,10 +73,11 @@ extern void pgmc_server_check_connection(const PgmcServer *server,
 
 /*
  * What libpq is given: names of hosts are looked up here (it may take the time
- * of a DNS query), because the worker must not.  Error: 08001.
+ * of a DNS query), because the worker must not.  NULL, or why that failed, in
+ * libpq's words, palloc'd.
  */
-extern void pgmc_server_lookup_hosts(const PgmcServer *server,
-									 PgmcConninfo *info);
+extern const char *pgmc_server_lookup_hosts(const PgmcServer *server,
+											PgmcConninfo *info);
 
 /* Register the callbacks that make resolve look again; once a process. */
 extern void pgmc_server_init(void);

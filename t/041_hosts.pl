@@ -213,6 +213,28 @@ is_refused($usage, '08001', qr/could not match 3 port numbers to 2 hosts/, 'libp
 
 options(host => 'no-such-host.invalid');
 is_refused($usage, '08001', qr/[Cc]ould not translate host name "no-such-host\.invalid"/, 'a name that there isn\'t');
+
+# those who are queued then are told the same, without looking it up once more
+options(host => '127.0.0.1', port => $port);
+$usage->value("SELECT pgmc.acquire('s')");
+options(host => 'no-such-host.invalid');
+my @queued = map { session($main, user => 'usage') } 1 .. 3;
+$admin->value("SELECT pgmc.stat_reset('s')");
+for my $i (1 .. @queued)
+{
+	$queued[ $i - 1 ]->send("SELECT pgmc.acquire('s')");
+	is_waiting($admin, $i);
+}
+$usage->value('SELECT pgmc.release()');
+for my $session (@queued)
+{
+	is_state($session, undef, '08001', 'a name that there isn\'t: one who was queued');
+	like($session->{err}, qr/could not translate host name "no-such-host\.invalid"/, 'is told why');
+	$session->quit;
+}
+is($admin->value("SELECT sum(failures) FROM pgmc.stat_connections WHERE srvname = 's'"),
+	'1', 'it was looked up once for all');
+
 options(host => $main->host);
 is_there($admin, "remote|socket|$port|false", 'a Unix socket: superuser');
 is_refused($usage, '2F003', qr/did not ask for one/, 'a Unix socket that asks for no password: another role');
