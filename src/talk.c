@@ -87,8 +87,13 @@ PgmcChannelState
 pgmc_talk_state(PgmcHold *hold)
 {
 	bool		aborting;
+	PgmcChannelState state = pgmc_channel_check(channel_of(hold), hold->epoch,
+												&aborting);
 
-	return pgmc_channel_check(channel_of(hold), hold->epoch, &aborting);
+	/* its last words come a moment before the worker marks the channel */
+	if (state == PGMC_CHANNEL_OK && hold->xact == PGMC_XACT_UNKNOWN)
+		return PGMC_CHANNEL_BROKEN;
+	return state;
 }
 
 void
