@@ -304,8 +304,6 @@ ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
 	TimestampTz until = 0;
 	PgmcAcquireResult result;
 
-	if (event == 0)
-		event = pgmc_wait_event_new("PgmcRecovery");
 	for (;;)
 	{
 		TimestampTz now;
@@ -318,6 +316,8 @@ ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
 		}
 		if (result != PGMC_NO_ROOM_YET)
 			break;
+		if (event == 0)
+			event = pgmc_wait_event_new("PgmcRecovery");
 		now = GetCurrentTimestamp();
 		if (until == 0)
 			until = pgmc_sooner(deadline, TimestampTzPlusMilliseconds(now,

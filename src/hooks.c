@@ -23,7 +23,6 @@
 #include "tcop/utility.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -57,26 +56,39 @@ process_utility(PlannedStmt *pstmt, const char *query_string,
 		(void) pgmc_session_release_all();
 }
 
+/*
+ * A row as the command that is running has made it, which no other snapshot
+ * sees yet; a copy, or NULL.
+ */
+static HeapTuple
+row_as_changed(Oid relid, Oid indexid, AttrNumber column, Oid oid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, column, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(oid));
+	scan = systable_beginscan(rel, indexid, true, SnapshotSelf, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		tuple = heap_copytuple(tuple);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return tuple;
+}
+
 /* The server of a user mapping that this command has just made or changed. */
 static Oid
 server_of_mapping(Oid umid)
 {
-	Relation	rel = table_open(UserMappingRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			serverid = InvalidOid;
+	HeapTuple	tuple = row_as_changed(UserMappingRelationId,
+									   UserMappingOidIndexId,
+									   Anum_pg_user_mapping_oid, umid);
 
-	ScanKeyInit(&key, Anum_pg_user_mapping_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(umid));
-	scan = systable_beginscan(rel, UserMappingOidIndexId, true, SnapshotSelf, 1,
-							  &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		serverid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->umserver;
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return serverid;
+	return HeapTupleIsValid(tuple) ?
+		((Form_pg_user_mapping) GETSTRUCT(tuple))->umserver : InvalidOid;
 }
 
 /*
@@ -86,19 +98,13 @@ server_of_mapping(Oid umid)
 static bool
 options_changed(Oid serverid)
 {
-	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	HeapTuple	after = row_as_changed(ForeignServerRelationId,
+									   ForeignServerOidIndexId,
+									   Anum_pg_foreign_server_oid, serverid);
 	HeapTuple	before = SearchSysCache1(FOREIGNSERVEROID,
 										 ObjectIdGetDatum(serverid));
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	after;
 	bool		changed = false;
 
-	ScanKeyInit(&key, Anum_pg_foreign_server_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(serverid));
-	scan = systable_beginscan(rel, ForeignServerOidIndexId, true, SnapshotSelf, 1,
-							  &key);
-	after = systable_getnext(scan);
 	if (HeapTupleIsValid(before) && HeapTupleIsValid(after))
 	{
 		bool		was_null;
@@ -106,16 +112,15 @@ options_changed(Oid serverid)
 		Datum		was = SysCacheGetAttr(FOREIGNSERVEROID, before,
 										  Anum_pg_foreign_server_srvoptions,
 										  &was_null);
-		Datum		is = heap_getattr(after, Anum_pg_foreign_server_srvoptions,
-									  RelationGetDescr(rel), &is_null);
+		Datum		is = SysCacheGetAttr(FOREIGNSERVEROID, after,
+										 Anum_pg_foreign_server_srvoptions,
+										 &is_null);
 
 		changed = was_null != is_null ||
 			(!was_null && !datum_image_eq(was, is, false, -1));
 	}
-	systable_endscan(scan);
 	if (HeapTupleIsValid(before))
 		ReleaseSysCache(before);
-	table_close(rel, AccessShareLock);
 	return changed;
 }
 

@@ -287,8 +287,7 @@ others_open(const Conn *conn)
 void
 pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure)
 {
-	pgmc_counters_count(&pgmc_reg->counters,
-						pgmc_reg->pools[conn->pool].tally, PGMC_COUNT_FAILURES);
+	pgmc_counters_count(&pgmc_reg->counters, tally_of(conn), PGMC_COUNT_FAILURES);
 	strlcpy(conn->last_error, failure->message, sizeof(conn->last_error));
 	if (!others_open(conn))
 		pgmc_pool_fail_waiters(&pgmc_reg->pools[conn->pool], failure);

@@ -128,8 +128,8 @@ end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
 	NameData	dirty[16];
 	int			ndirty = 0;
 	int			ended = 0;
+	bool		innermost = true;
 
-	pgmc_taken_begin();
 	dlist_foreach_modify(iter, &holds)
 	{
 		PgmcHold   *hold = dlist_container(PgmcHold, node, iter.cur);
@@ -138,7 +138,10 @@ end_holds(HoldFilter filter, SubTransactionId subid, bool aborted, bool warn)
 		if (!filter(hold, subid))
 			continue;
 		if (aborted && hold->scope != PGMC_SCOPE_CALL)
-			pgmc_taken_note(&srvname, subid != InvalidSubTransactionId);
+		{
+			pgmc_taken_note(&srvname, subid != InvalidSubTransactionId, innermost);
+			innermost = false;
+		}
 		if (give_back_after(hold, aborted) &&
 			ndirty < (int) lengthof(dirty))
 			dirty[ndirty++] = srvname;

@@ -11,16 +11,10 @@
 #define MAX_TAKEN	16
 
 static PgmcTaken entries[MAX_TAKEN];
-static uint64 last_abort = 0;	/* that took something */
 static uint64 last_number = 0;
-static bool begun = false;		/* an abort that took nothing yet */
-static bool acquired_since = false;
 
-void
-pgmc_taken_begin(void)
-{
-	begun = true;
-}
+/* of the last abort the first, unless something was acquired since; 0: none */
+static uint64 innermost_number = 0;
 
 static PgmcTaken *
 find_name(const char *srvname)
@@ -47,23 +41,20 @@ entry_for(const char *srvname)
 }
 
 void
-pgmc_taken_note(const NameData *srvname, bool subxact)
+pgmc_taken_note(const NameData *srvname, bool subxact, bool innermost)
 {
 	PgmcTaken  *entry = entry_for(NameStr(*srvname));
 
-	if (begun)
-		last_abort++;
-	begun = false;
+	if (innermost)
+		innermost_number = last_number + 1;
 
 	/* a second hold of the server, by another role; or there are too many */
-	if (entry->number != 0 && entry->abort == last_abort)
+	else if (entry->number >= innermost_number)
 		return;
 	entry->srvname = *srvname;
 	entry->at = GetCurrentTimestamp();
 	entry->subxact = subxact;
-	entry->abort = last_abort;
 	entry->number = ++last_number;
-	acquired_since = false;
 }
 
 void
@@ -73,21 +64,16 @@ pgmc_taken_forget(const NameData *srvname)
 
 	if (entry != NULL)
 		entry->number = 0;
-	acquired_since = true;
+	innermost_number = 0;
 }
 
 static const PgmcTaken *
 find_innermost(void)
 {
-	const PgmcTaken *first = NULL;
-
-	if (acquired_since)
-		return NULL;
 	for (int i = 0; i < MAX_TAKEN; i++)
-		if (entries[i].number != 0 && entries[i].abort == last_abort &&
-			(first == NULL || entries[i].number < first->number))
-			first = &entries[i];
-	return first;
+		if (entries[i].number != 0 && entries[i].number == innermost_number)
+			return &entries[i];
+	return NULL;
 }
 
 const PgmcTaken *

@@ -17,16 +17,15 @@ typedef struct PgmcTaken
 	NameData	srvname;
 	TimestampTz at;
 	bool		subxact;		/* a subtransaction was aborted */
-	uint64		abort;			/* which one */
 	uint64		number;			/* the order of all that were taken, 0: this
 								 * entry is free */
 } PgmcTaken;
 
-/* An abort begins to take holds: what is noted until the next is its work. */
-extern void pgmc_taken_begin(void);
-
-/* It took the session's hold of that server; the innermost one comes first. */
-extern void pgmc_taken_note(const NameData *srvname, bool subxact);
+/*
+ * An abort has taken the session's hold of that server; innermost: this is the
+ * first one that it takes.
+ */
+extern void pgmc_taken_note(const NameData *srvname, bool subxact, bool innermost);
 
 /* That server has a hold again. */
 extern void pgmc_taken_forget(const NameData *srvname);
