@@ -26,6 +26,7 @@
 #include "launch.h"
 #include "moment.h"
 #include "registry.h"
+#include "result.h"
 #include "settings.h"
 #include "talk.h"
 #include "transfer.h"
@@ -419,13 +420,9 @@ connect_hold(PgmcHold *hold, const PgmcServer *server)
 						 hold->epoch);
 	pgmc_talk_open(hold, &open, &outcome);
 	if (outcome.failed)
-	{
-		const char *s = outcome.error.sqlstate;
-
 		raise_not_connected(NameStr(hold->srvname),
-							MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4]),
+							pgmc_result_sqlstate(&outcome.error),
 							outcome.error.message);
-	}
 	hold->xact = PGMC_XACT_IDLE;
 }
 

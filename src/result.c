@@ -8,8 +8,8 @@
 
 #include "result.h"
 
-static int
-sqlstate_of(const PgmcFields *fields)
+int
+pgmc_result_sqlstate(const PgmcFields *fields)
 {
 	const char *s = fields->sqlstate;
 
@@ -81,7 +81,7 @@ pgmc_report(int elevel, const PgmcFields *fields, const char *srvname,
 {
 	if (!errstart(elevel, TEXTDOMAIN))
 		return;
-	errcode(sqlstate_of(fields));
+	errcode(pgmc_result_sqlstate(fields));
 	errmsg_internal("%s", fields->message ? fields->message :
 					"the server gave no error message");
 	if (fields->detail)

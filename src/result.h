@@ -18,6 +18,9 @@
 extern void pgmc_report(int elevel, const PgmcFields *fields,
 						const char *srvname, const char *command);
 
+/* The error code of a report; that of an internal error where it has none. */
+extern int	pgmc_result_sqlstate(const PgmcFields *fields);
+
 /* the server's level for a notice's severity */
 extern int	pgmc_notice_level(const PgmcFields *fields);
 

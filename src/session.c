@@ -489,18 +489,19 @@ raise_copy(const PgmcHold *hold, const PgmcOutcome *outcome)
 static PGMC_NORETURN void
 raise_lost(const PgmcHold *hold, const PgmcFields *error)
 {
-	const char *s = error->sqlstate;
+	int			sqlstate = pgmc_result_sqlstate(error);
+	bool		in_doubt = sqlstate == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 
 	ereport(ERROR,
-			(errcode(MAKE_SQLSTATE(s[0], s[1], s[2], s[3], s[4])),
-			 strcmp(s, "08007") == 0 ?
+			(errcode(sqlstate),
+			 in_doubt ?
 			 errmsg("connection of server \"%s\" was lost while committing",
 					NameStr(hold->srvname)) :
 			 errmsg("connection of server \"%s\" was lost",
 					NameStr(hold->srvname)),
 			 error->message && error->message[0] != '\0' ?
 			 errdetail_internal("%s", pgmc_transfer_clean(error->message)) : 0,
-			 strcmp(s, "08007") == 0 ?
+			 in_doubt ?
 			 errhint("It is not known whether the transaction was committed.") :
 			 hold->scope == PGMC_SCOPE_CALL ? 0 :
 			 errhint("Release it and acquire it again.")));
