@@ -13,12 +13,14 @@ MODULE_big = pgmc
 PGFILEDESC = "pgmc - managed connections shared by many sessions"
 OBJS = \
 	src/acquire.o \
+	src/await.o \
 	src/build.o \
 	src/channel.o \
 	src/command.o \
 	src/counters.o \
 	src/cycle.o \
 	src/deadlock.o \
+	src/fate.o \
 	src/hooks.o \
 	src/inbox.o \
 	src/launch.o \

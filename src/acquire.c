@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "acquire.h"
+#include "await.h"
 #include "compat.h"
 #include "deadlock.h"
 #include "hold.h"
@@ -197,7 +198,7 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 			long		check;
 
 			/* a command that has gone out meanwhile needs its outcome told */
-			if (pgmc_talk_interrupted())
+			if (pgmc_await_interrupted())
 			{
 				result = pgmc_registry_leave(grant, failure);
 				if (result == PGMC_GRANTED && grant->mailed)

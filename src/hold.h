@@ -3,7 +3,7 @@
  *		What a session knows of a connection that it holds.
  *
  * Shared by acquire.c, which makes holds, session.c, which ends them, and
- * talk.c, which uses them; nobody else looks inside.
+ * talk.c, which uses them, with await.c and fate.c; nobody else looks inside.
  */
 #ifndef PGMC_HOLD_H
 #define PGMC_HOLD_H
@@ -11,6 +11,7 @@
 #include "lib/ilist.h"
 
 #include "channel.h"
+#include "registry.h"
 #include "session.h"
 
 /* how long a call waits for a recovery that it didn't ask for */
@@ -65,6 +66,23 @@ struct PgmcHold
 								 * told to end */
 	PgmcReader	reader;
 };
+
+/* How a request ended, where it ended at all. */
+typedef struct PgmcOutcome
+{
+	PgmcDone	done;
+	uint8		flags;			/* PGMC_DONE_... */
+	bool		failed;			/* error has the reason */
+	bool		lost;			/* so it has, and the connection is gone */
+	bool		may_have_committed; /* the request was one that can */
+	PgmcFields	error;
+} PgmcOutcome;
+
+static inline PgmcChannel *
+pgmc_hold_channel(const PgmcHold *hold)
+{
+	return pgmc_registry_channel(hold->slot);
+}
 
 /*
  * The slot is ours: put the hold into the session's list (session.c).  From now

@@ -17,7 +17,9 @@
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
 
+#include "await.h"
 #include "compat.h"
+#include "fate.h"
 #include "hold.h"
 #include "registry.h"
 #include "result.h"
@@ -199,7 +201,7 @@ before_commit(void)
 			PgmcChannelState state = pgmc_talk_state(hold);
 
 			if (state != PGMC_CHANNEL_OK)
-				pgmc_talk_raise(hold, state);
+				pgmc_await_raise(hold, state);
 			(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
 							 PGMC_END_RELEASE);
 			ereport(ERROR,
@@ -474,7 +476,7 @@ pgmc_hold_own_database(const PgmcHold *hold)
 static PGMC_NORETURN void
 raise_copy(const PgmcHold *hold, const PgmcOutcome *outcome)
 {
-	const char *fate = pgmc_talk_fate(hold, outcome);
+	const char *fate = pgmc_fate_detail(hold, outcome);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -546,7 +548,7 @@ pgmc_session_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	check_outcome(hold, &outcome, exec->command);
 	warn_if_lost(hold, &outcome);
 	if (sink != NULL)
-		pgmc_talk_end_sink(hold, sink, &outcome);
+		pgmc_fate_end_sink(hold, sink, &outcome);
 	*done = outcome.done;
 }
 
@@ -574,10 +576,10 @@ pgmc_session_check_usable(PgmcHold *hold)
 {
 	PgmcChannelState state;
 
-	pgmc_talk_settle(hold);
+	pgmc_await_settle(hold);
 	state = pgmc_talk_state(hold);
 	if (state != PGMC_CHANNEL_OK)
-		pgmc_talk_raise(hold, state);
+		pgmc_await_raise(hold, state);
 }
 
 void
@@ -654,7 +656,7 @@ pgmc_session_release(PgmcHold *hold, bool close)
 
 	if (release_broken(hold))
 		return;
-	pgmc_talk_settle(hold);
+	pgmc_await_settle(hold);
 	dirty = give_back(hold, close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_CLEAN,
 					  close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_DIRTY,
 					  PGMC_END_RELEASE);
@@ -696,7 +698,7 @@ pgmc_session_status(PgmcHold *hold)
 		return PGMC_XACT_CLOSED;
 	if (hold->in_flight)
 		return PGMC_XACT_ACTIVE;
-	pgmc_talk_settle(hold);
+	pgmc_await_settle(hold);
 	return hold->xact;
 }
 

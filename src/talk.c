@@ -9,86 +9,24 @@
  */
 #include "postgres.h"
 
-#include "access/transam.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
-#include "storage/procarray.h"
-#include "storage/procsignal.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
+#include "await.h"
 #include "command.h"
 #include "compat.h"
 #include "deadlock.h"
-#include "moment.h"
+#include "fate.h"
 #include "registry.h"
 #include "result.h"
 #include "talk.h"
-#include "transfer.h"
-
-/* how long a process that shall end waits for the outcome of a commit */
-#define DIE_PATIENCE_MS	5000
-
-/* how often to ask what became of a transaction that is still in progress */
-#define RESOLVE_EVERY_MS	10
-
-static void
-wait_latch(long timeout)
-{
-	static uint32 event = 0;
-
-	if (event == 0)
-		event = pgmc_wait_event_new("PgmcReply");
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-					 (timeout >= 0 ? WL_TIMEOUT : 0), timeout, event);
-	ResetLatch(MyLatch);
-}
-
-static PgmcChannel *
-channel_of(const PgmcHold *hold)
-{
-	return pgmc_registry_channel(hold->slot);
-}
-
-/* ---- errors of the hold itself ---- */
-
-/* A hold of one call ends with it: there is nothing to release. */
-static int
-hint_at_release(const PgmcHold *hold)
-{
-	return hold->scope == PGMC_SCOPE_CALL ? 0 :
-		errhint("Release it and acquire it again.");
-}
-
-void
-pgmc_talk_raise(const PgmcHold *hold, PgmcChannelState state)
-{
-	PgmcSlot	slot;
-
-	if (state == PGMC_CHANNEL_FENCED)
-		ereport(ERROR,
-				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
-				 errmsg("hold of server \"%s\" was revoked",
-						NameStr(hold->srvname)),
-				 hint_at_release(hold)));
-
-	pgmc_registry_slot(hold->slot, &slot);
-	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("connection of server \"%s\" was lost",
-					NameStr(hold->srvname)),
-			 slot.last_error[0] != '\0' ?
-			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 hint_at_release(hold)));
-}
 
 PgmcChannelState
 pgmc_talk_state(PgmcHold *hold)
 {
 	bool		aborting;
-	PgmcChannelState state = pgmc_channel_check(channel_of(hold), hold->epoch,
-												&aborting);
+	PgmcChannelState state = pgmc_channel_check(pgmc_hold_channel(hold),
+												hold->epoch, &aborting);
 
 	/* its last words come a moment before the worker marks the channel */
 	if (state == PGMC_CHANNEL_OK && hold->xact == PGMC_XACT_UNKNOWN)
@@ -104,232 +42,11 @@ pgmc_talk_drop(PgmcHold *hold)
 	hold->in_flight = false;
 	hold->committing = false;
 	hold->interrupted = false;
-	hold->aborting =
-		pgmc_channel_ask_abort(channel_of(hold), hold->epoch) == PGMC_CHANNEL_OK;
+	hold->aborting = pgmc_channel_ask_abort(pgmc_hold_channel(hold),
+											hold->epoch) == PGMC_CHANNEL_OK;
 	if (hold->aborting)
 		hold->xact = PGMC_XACT_ACTIVE;
 	pgmc_registry_wake_worker();
-}
-
-void
-pgmc_talk_settle(PgmcHold *hold)
-{
-	PgmcChannelState state;
-	bool		aborting;
-
-	if (hold->in_flight)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("server \"%s\" is running a command of this session",
-						NameStr(hold->srvname))));
-	while (hold->aborting)
-	{
-		state = pgmc_channel_check(channel_of(hold), hold->epoch, &aborting);
-		if (state != PGMC_CHANNEL_OK)
-			pgmc_talk_raise(hold, state);
-		if (aborting)
-		{
-			CHECK_FOR_INTERRUPTS();
-			wait_latch(-1);
-			continue;
-		}
-		hold->aborting = false;
-		hold->xact = pgmc_registry_xact_status(hold->slot);
-	}
-}
-
-/* ---- interrupts while something may commit ---- */
-
-static const char *
-fate_text(PgmcFate fate)
-{
-	switch (fate)
-	{
-		case PGMC_FATE_COMMITTED:
-			return "The command on the managed connection was committed.";
-		case PGMC_FATE_NOT_COMMITTED:
-			return "The command on the managed connection was not committed.";
-		case PGMC_FATE_IN_PART:
-			return "The command on the managed connection was not completed; what it had committed itself by then stays committed.";
-		case PGMC_FATE_UNKNOWN:
-			break;
-	}
-	return "It is not known whether the command on the managed connection was committed.";
-}
-
-/*
- * The worker has gone, or the hold was revoked, and nothing else is known: no
- * reply will come any more to what may have committed.
- */
-static PGMC_NORETURN void
-raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
-{
-	PgmcSlot	slot;
-
-	if (state == PGMC_CHANNEL_FENCED)
-		ereport(ERROR,
-				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
-				 errmsg("hold of server \"%s\" was revoked",
-						NameStr(hold->srvname)),
-				 errdetail("%s", fate_text(PGMC_FATE_UNKNOWN)),
-				 hint_at_release(hold)));
-
-	pgmc_registry_slot(hold->slot, &slot);
-	ereport(ERROR,
-			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-			 errmsg("connection of server \"%s\" was lost while committing",
-					NameStr(hold->srvname)),
-			 slot.last_error[0] != '\0' ?
-			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 errhint("It is not known whether the transaction was committed.")));
-	pg_unreachable();
-}
-
-/* Error context callback that gives an error its DETAIL. */
-static void
-tell_fate(void *arg)
-{
-	errdetail("%s", fate_text(*(PgmcFate *) arg));
-}
-
-static void
-begin_telling(ErrorContextCallback *callback, PgmcFate *fate)
-{
-	callback->callback = tell_fate;
-	callback->arg = fate;
-	callback->previous = error_context_stack;
-	error_context_stack = callback;
-}
-
-static void
-process_interrupts(PgmcFate fate)
-{
-	ErrorContextCallback callback;
-
-	begin_telling(&callback, &fate);
-	CHECK_FOR_INTERRUPTS();
-	error_context_stack = callback.previous;
-}
-
-bool
-pgmc_talk_interrupted(void)
-{
-	return InterruptPending && InterruptHoldoffCount == 0 &&
-		CritSectionCount == 0 &&
-		(ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0));
-}
-
-/*
- * Before each sleep.  An interrupt of something that may commit is passed on
- * to the loopback statement and kept until its outcome is known; only a
- * process that is told to end doesn't wait for it for ever.
- */
-static void
-heed_interrupts(PgmcHold *hold)
-{
-	if (!hold->committing)
-	{
-		CHECK_FOR_INTERRUPTS();
-		return;
-	}
-	if (pgmc_talk_interrupted())
-	{
-		if (ProcSignalBarrierPending)
-			ProcessProcSignalBarrier();
-		if (!hold->interrupted)
-		{
-			(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch, hold->seq);
-			pgmc_registry_wake_worker();
-		}
-		hold->interrupted = true;
-		if (ProcDiePending && hold->patience == 0)
-			hold->patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 DIE_PATIENCE_MS);
-		if (hold->patience != 0 && GetCurrentTimestamp() >= hold->patience)
-			process_interrupts(PGMC_FATE_UNKNOWN);
-	}
-	else
-		process_interrupts(PGMC_FATE_UNKNOWN);
-}
-
-/*
- * No reply will come any more to what may have committed.  The transaction's
- * number, where the worker has left it, tells what became of it as soon as it
- * is no longer in progress: its backend was told to end.
- */
-static void
-resolve_doubt(PgmcHold *hold)
-{
-	PgmcSlot	slot;
-
-	pgmc_registry_slot(hold->slot, &slot);
-	if (slot.epoch != hold->epoch || !TransactionIdIsValid(slot.commit_xid))
-		return;
-	while (TransactionIdIsInProgress(slot.commit_xid))
-	{
-		heed_interrupts(hold);
-		wait_latch(RESOLVE_EVERY_MS);
-	}
-	hold->fate = TransactionIdDidCommit(slot.commit_xid) ?
-		PGMC_FATE_COMMITTED : PGMC_FATE_NOT_COMMITTED;
-}
-
-/*
- * The connection ended, and all replies are read.  Also where the commit is
- * proved, this ends by an error, which talk() knows how to take.
- */
-static PGMC_NORETURN void
-raise_end(PgmcHold *hold, PgmcChannelState state)
-{
-	if (!hold->committing)
-	{
-		hold->in_flight = false;
-		pgmc_talk_raise(hold, state);
-	}
-	if (state == PGMC_CHANNEL_UNHEARD)
-		hold->fate = PGMC_FATE_NOT_COMMITTED;
-	else if (state == PGMC_CHANNEL_BROKEN)
-		resolve_doubt(hold);
-	hold->in_flight = false;
-	hold->xact = PGMC_XACT_CLOSED;
-	if (hold->fate == PGMC_FATE_NOT_COMMITTED)
-		pgmc_talk_raise(hold, state);
-	raise_in_doubt(hold, state);
-}
-
-static void
-check_deadline(PgmcHold *hold)
-{
-	if (hold->deadline == 0 || GetCurrentTimestamp() < hold->deadline)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("timed out while a connection of server \"%s\" was being opened",
-					NameStr(hold->srvname))));
-}
-
-static long
-time_left(TimestampTz a, TimestampTz b)
-{
-	TimestampTz at = pgmc_sooner(a, b);
-
-	return at == 0 ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
-}
-
-/*
- * Sleep until something may have changed.  An opening has no backend yet that
- * could be part of a deadlock, but the time limits of its own.
- */
-static void
-wait_for_worker(PgmcHold *hold, PgmcWait *wait)
-{
-	long		timeout = time_left(hold->deadline, hold->patience);
-	long		check;
-
-	check_deadline(hold);
-	heed_interrupts(hold);
-	check = pgmc_deadlock_check(wait);
-	wait_latch(timeout < 0 ? check : Min(timeout, check));
 }
 
 /* ---- bytes ---- */
@@ -342,18 +59,18 @@ send_bytes(PgmcHold *hold, const char *data, Size length)
 	while (length > 0)
 	{
 		Size		done;
-		PgmcChannelState state = pgmc_channel_send(channel_of(hold), hold->slot,
-												   hold->epoch, data, length,
-												   &done);
+		PgmcChannelState state = pgmc_channel_send(pgmc_hold_channel(hold),
+												   hold->slot, hold->epoch,
+												   data, length, &done);
 
 		if (state != PGMC_CHANNEL_OK)
-			pgmc_talk_raise(hold, state);
+			pgmc_await_raise(hold, state);
 		data += done;
 		length -= done;
 		if (done == 0)
 		{
 			pgmc_registry_wake_worker();
-			wait_for_worker(hold, &wait);
+			pgmc_await_worker(hold, &wait);
 		}
 	}
 }
@@ -389,7 +106,7 @@ fill_at_once(PgmcReader *reader)
 	bool		wake;
 
 	reader->at = reader->end = 0;
-	state = pgmc_channel_receive(channel_of(hold), hold->slot, hold->epoch,
+	state = pgmc_channel_receive(pgmc_hold_channel(hold), hold->slot, hold->epoch,
 								 reader->buf, sizeof(reader->buf),
 								 &reader->end, &wake);
 	if (wake)
@@ -399,7 +116,7 @@ fill_at_once(PgmcReader *reader)
 	if (state == PGMC_CHANNEL_FENCED && take_finished(reader))
 		return true;
 	if (state != PGMC_CHANNEL_OK)
-		raise_end(hold, state);
+		pgmc_await_end(hold, state);
 	return false;
 }
 
@@ -410,7 +127,7 @@ fill(PgmcReader *reader)
 	PgmcWait	wait = {.key = &reader->hold->key};
 
 	while (!fill_at_once(reader))
-		wait_for_worker(reader->hold, &wait);
+		pgmc_await_worker(reader->hold, &wait);
 	pgmc_deadlock_end(&wait);
 }
 
@@ -622,58 +339,6 @@ read_replies(PgmcHold *hold, PgmcSink *sink, const char *command,
 		;
 }
 
-static PgmcFate
-fate_of(const PgmcHold *hold, const PgmcOutcome *outcome)
-{
-	bool		open = outcome->done.xact_status == PGMC_XACT_INTRANS ||
-	outcome->done.xact_status == PGMC_XACT_INERROR;
-
-	if (outcome->flags & PGMC_DONE_OWN_COMMIT)
-		return outcome->failed || open ? PGMC_FATE_IN_PART : PGMC_FATE_COMMITTED;
-	if (outcome->lost && strcmp(outcome->error.sqlstate, "08007") == 0)
-		return PGMC_FATE_UNKNOWN;
-	if (outcome->failed || (outcome->flags & PGMC_DONE_LEFT_OPEN))
-		return hold->commits_within ? PGMC_FATE_IN_PART : PGMC_FATE_NOT_COMMITTED;
-	return (outcome->flags & PGMC_DONE_NOT_COMMITTED) || open ?
-		PGMC_FATE_NOT_COMMITTED : PGMC_FATE_COMMITTED;
-}
-
-const char *
-pgmc_talk_fate(const PgmcHold *hold, const PgmcOutcome *outcome)
-{
-	PgmcFate	fate;
-
-	if (!outcome->may_have_committed)
-		return NULL;
-	fate = fate_of(hold, outcome);
-	return fate == PGMC_FATE_NOT_COMMITTED ? NULL : fate_text(fate);
-}
-
-void
-pgmc_talk_end_sink(const PgmcHold *hold, PgmcSink *sink,
-				   const PgmcOutcome *outcome)
-{
-	ErrorContextCallback callback;
-	PgmcFate	fate;
-
-	if (!outcome->may_have_committed)
-	{
-		sink->end(sink);
-		return;
-	}
-	fate = fate_of(hold, outcome);
-	begin_telling(&callback, &fate);
-	sink->end(sink);
-	error_context_stack = callback.previous;
-}
-
-static void
-add_fate(ErrorData *edata, PgmcFate fate)
-{
-	edata->detail = edata->detail == NULL ? pstrdup(fate_text(fate)) :
-		psprintf("%s\n%s", edata->detail, fate_text(fate));
-}
-
 /*
  * An error has struck in the middle of something that may commit: wait for
  * the outcome and add it to the error.
@@ -689,12 +354,13 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 	edata = CopyErrorData();
 	FlushErrorState();
 
-	(void) pgmc_channel_ask_cancel(channel_of(hold), hold->epoch, hold->seq);
+	(void) pgmc_channel_ask_cancel(pgmc_hold_channel(hold), hold->epoch,
+								   hold->seq);
 	pgmc_registry_wake_worker();
 	PG_TRY();
 	{
 		read_replies(hold, NULL, NULL, true, &outcome);
-		fate = fate_of(hold, &outcome);
+		fate = pgmc_fate_of(hold, &outcome);
 	}
 	PG_CATCH();
 	{
@@ -707,7 +373,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 	PG_END_TRY();
 	hold->committing = false;
 
-	add_fate(edata, fate);
+	pgmc_fate_add(edata, fate);
 	ReThrowError(edata);
 	pg_unreachable();
 }
@@ -831,9 +497,9 @@ send_frame(Sending *sending, const char *data, Size length)
 	while (length > 0 && !sending->outcome->lost)
 	{
 		Size		done;
-		PgmcChannelState state = pgmc_channel_send(channel_of(hold), hold->slot,
-												   hold->epoch, data, length,
-												   &done);
+		PgmcChannelState state = pgmc_channel_send(pgmc_hold_channel(hold),
+												   hold->slot, hold->epoch,
+												   data, length, &done);
 
 		data += done;
 		length -= done;
@@ -843,8 +509,8 @@ send_frame(Sending *sending, const char *data, Size length)
 		if (take_reply_at_once(sending))
 			continue;
 		if (state != PGMC_CHANNEL_OK)
-			pgmc_talk_raise(hold, state);
-		wait_for_worker(hold, &wait);
+			pgmc_await_raise(hold, state);
+		pgmc_await_worker(hold, &wait);
 	}
 	pgmc_deadlock_end(&wait);
 	pgmc_registry_wake_worker();
@@ -930,10 +596,10 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 	hold->users--;
 	hold->committing = false;
 	outcome->may_have_committed = committing;
-	if (hold->interrupted || (committing && pgmc_talk_interrupted()))
+	if (hold->interrupted || (committing && pgmc_await_interrupted()))
 	{
 		hold->interrupted = false;
-		process_interrupts(fate_of(hold, outcome));
+		pgmc_fate_process_interrupts(pgmc_fate_of(hold, outcome));
 	}
 }
 
@@ -951,7 +617,7 @@ pgmc_talk_open(PgmcHold *hold, const PgmcOpen *open, PgmcOutcome *outcome)
 	PG_FINALLY();
 	{
 		explicit_bzero(head.data, head.len);
-		pgmc_channel_wipe(channel_of(hold), hold->slot, hold->epoch);
+		pgmc_channel_wipe(pgmc_hold_channel(hold), hold->slot, hold->epoch);
 	}
 	PG_END_TRY();
 }
@@ -971,7 +637,7 @@ pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 		talk(hold, NULL, exec, NULL, committing, sink, outcome);
 		return;
 	}
-	pgmc_talk_settle(hold);
+	pgmc_await_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
 	talk(hold, &head, exec, NULL, committing, sink, outcome);
@@ -984,7 +650,7 @@ pgmc_talk_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 {
 	StringInfoData head;
 
-	pgmc_talk_settle(hold);
+	pgmc_await_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
 	talk(hold, &head, exec, source,
@@ -998,7 +664,7 @@ pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome)
 {
 	StringInfoData head;
 
-	pgmc_talk_settle(hold);
+	pgmc_await_settle(hold);
 	initStringInfo(&head);
 	pgmc_wire_end(&head, pgmc_wire_begin(&head, type, 0, ++hold->seq));
 	talk(hold, &head, NULL, NULL,

@@ -1,0 +1,257 @@
+/*
+ * await.c
+ *		Waiting for the worker's part of a request, and being interrupted in it.
+ *
+ * An interrupt of what may commit is kept until its outcome is known (fate.c).
+ * Where no reply will come any more, the outcome is looked for in the registry.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "storage/procsignal.h"
+#include "utils/timestamp.h"
+
+#include "await.h"
+#include "compat.h"
+#include "fate.h"
+#include "moment.h"
+#include "registry.h"
+#include "transfer.h"
+
+/* how long a process that shall end waits for the outcome of a commit */
+#define DIE_PATIENCE_MS	5000
+
+/* how often to ask what became of a transaction that is still in progress */
+#define RESOLVE_EVERY_MS	10
+
+static void
+wait_latch(long timeout)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = pgmc_wait_event_new("PgmcReply");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+					 (timeout >= 0 ? WL_TIMEOUT : 0), timeout, event);
+	ResetLatch(MyLatch);
+}
+
+/* ---- errors of the hold itself ---- */
+
+/* A hold of one call ends with it: there is nothing to release. */
+static int
+hint_at_release(const PgmcHold *hold)
+{
+	return hold->scope == PGMC_SCOPE_CALL ? 0 :
+		errhint("Release it and acquire it again.");
+}
+
+void
+pgmc_await_raise(const PgmcHold *hold, PgmcChannelState state)
+{
+	PgmcSlot	slot;
+
+	if (state == PGMC_CHANNEL_FENCED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+				 errmsg("hold of server \"%s\" was revoked",
+						NameStr(hold->srvname)),
+				 hint_at_release(hold)));
+
+	pgmc_registry_slot(hold->slot, &slot);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("connection of server \"%s\" was lost",
+					NameStr(hold->srvname)),
+			 slot.last_error[0] != '\0' ?
+			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
+			 hint_at_release(hold)));
+}
+
+/*
+ * The worker has gone, or the hold was revoked, and nothing else is known: no
+ * reply will come any more to what may have committed.
+ */
+static PGMC_NORETURN void
+raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
+{
+	PgmcSlot	slot;
+
+	if (state == PGMC_CHANNEL_FENCED)
+		ereport(ERROR,
+				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+				 errmsg("hold of server \"%s\" was revoked",
+						NameStr(hold->srvname)),
+				 errdetail("%s", pgmc_fate_text(PGMC_FATE_UNKNOWN)),
+				 hint_at_release(hold)));
+
+	pgmc_registry_slot(hold->slot, &slot);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("connection of server \"%s\" was lost while committing",
+					NameStr(hold->srvname)),
+			 slot.last_error[0] != '\0' ?
+			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
+			 errhint("It is not known whether the transaction was committed.")));
+	pg_unreachable();
+}
+
+/* ---- interrupts ---- */
+
+bool
+pgmc_await_interrupted(void)
+{
+	return InterruptPending && InterruptHoldoffCount == 0 &&
+		CritSectionCount == 0 &&
+		(ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0));
+}
+
+/*
+ * Before each sleep.  An interrupt of something that may commit is passed on
+ * to the loopback statement and kept until its outcome is known; only a
+ * process that is told to end doesn't wait for it for ever.
+ */
+static void
+heed_interrupts(PgmcHold *hold)
+{
+	if (!hold->committing)
+	{
+		CHECK_FOR_INTERRUPTS();
+		return;
+	}
+	if (pgmc_await_interrupted())
+	{
+		if (ProcSignalBarrierPending)
+			ProcessProcSignalBarrier();
+		if (!hold->interrupted)
+		{
+			(void) pgmc_channel_ask_cancel(pgmc_hold_channel(hold),
+										   hold->epoch, hold->seq);
+			pgmc_registry_wake_worker();
+		}
+		hold->interrupted = true;
+		if (ProcDiePending && hold->patience == 0)
+			hold->patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 DIE_PATIENCE_MS);
+		if (hold->patience != 0 && GetCurrentTimestamp() >= hold->patience)
+			pgmc_fate_process_interrupts(PGMC_FATE_UNKNOWN);
+	}
+	else
+		pgmc_fate_process_interrupts(PGMC_FATE_UNKNOWN);
+}
+
+/* ---- the end of the connection ---- */
+
+/*
+ * No reply will come any more to what may have committed.  The transaction's
+ * number, where the worker has left it, tells what became of it as soon as it
+ * is no longer in progress: its backend was told to end.
+ */
+static void
+resolve_doubt(PgmcHold *hold)
+{
+	PgmcSlot	slot;
+
+	pgmc_registry_slot(hold->slot, &slot);
+	if (slot.epoch != hold->epoch || !TransactionIdIsValid(slot.commit_xid))
+		return;
+	while (TransactionIdIsInProgress(slot.commit_xid))
+	{
+		heed_interrupts(hold);
+		wait_latch(RESOLVE_EVERY_MS);
+	}
+	hold->fate = TransactionIdDidCommit(slot.commit_xid) ?
+		PGMC_FATE_COMMITTED : PGMC_FATE_NOT_COMMITTED;
+}
+
+/*
+ * The connection ended, and all replies are read.  Also where the commit is
+ * proved, this ends by an error, which talk() knows how to take.
+ */
+void
+pgmc_await_end(PgmcHold *hold, PgmcChannelState state)
+{
+	if (!hold->committing)
+	{
+		hold->in_flight = false;
+		pgmc_await_raise(hold, state);
+	}
+	if (state == PGMC_CHANNEL_UNHEARD)
+		hold->fate = PGMC_FATE_NOT_COMMITTED;
+	else if (state == PGMC_CHANNEL_BROKEN)
+		resolve_doubt(hold);
+	hold->in_flight = false;
+	hold->xact = PGMC_XACT_CLOSED;
+	if (hold->fate == PGMC_FATE_NOT_COMMITTED)
+		pgmc_await_raise(hold, state);
+	raise_in_doubt(hold, state);
+}
+
+/* ---- waiting ---- */
+
+static void
+check_deadline(PgmcHold *hold)
+{
+	if (hold->deadline == 0 || GetCurrentTimestamp() < hold->deadline)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while a connection of server \"%s\" was being opened",
+					NameStr(hold->srvname))));
+}
+
+static long
+time_left(TimestampTz a, TimestampTz b)
+{
+	TimestampTz at = pgmc_sooner(a, b);
+
+	return at == 0 ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at);
+}
+
+/*
+ * Sleep until something may have changed.  An opening has no backend yet that
+ * could be part of a deadlock, but the time limits of its own.
+ */
+void
+pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
+{
+	long		timeout = time_left(hold->deadline, hold->patience);
+	long		check;
+
+	check_deadline(hold);
+	heed_interrupts(hold);
+	check = pgmc_deadlock_check(wait);
+	wait_latch(timeout < 0 ? check : Min(timeout, check));
+}
+
+void
+pgmc_await_settle(PgmcHold *hold)
+{
+	PgmcChannelState state;
+	bool		aborting;
+
+	if (hold->in_flight)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("server \"%s\" is running a command of this session",
+						NameStr(hold->srvname))));
+	while (hold->aborting)
+	{
+		state = pgmc_channel_check(pgmc_hold_channel(hold), hold->epoch,
+								   &aborting);
+		if (state != PGMC_CHANNEL_OK)
+			pgmc_await_raise(hold, state);
+		if (aborting)
+		{
+			CHECK_FOR_INTERRUPTS();
+			wait_latch(-1);
+			continue;
+		}
+		hold->aborting = false;
+		hold->xact = pgmc_registry_xact_status(hold->slot);
+	}
+}

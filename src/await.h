@@ -1,0 +1,44 @@
+/*
+ * await.h
+ *		Waiting for the worker's part of a request, and being interrupted in it.
+ */
+#ifndef PGMC_AWAIT_H
+#define PGMC_AWAIT_H
+
+#include "compat.h"
+#include "deadlock.h"
+#include "hold.h"
+
+/*
+ * Sleep until the worker may have done something.  wait is kept by the caller
+ * over all sleeps of one wait.  Errors: 40P01; 55P03, where an opening has
+ * passed the hold's deadline; and those of an interrupt, unless the hold's
+ * request may commit: then it is passed on to the loopback statement and kept.
+ */
+extern void pgmc_await_worker(PgmcHold *hold, PgmcWait *wait);
+
+/*
+ * Make the hold ready for a request: wait until the worker has ended one that
+ * was dropped.  Errors: 08006, 25P03, 55006 (a call within a call).
+ */
+extern void pgmc_await_settle(PgmcHold *hold);
+
+/* Will CHECK_FOR_INTERRUPTS end what this session is doing? */
+extern bool pgmc_await_interrupted(void);
+
+/*
+ * Raise the error for a hold whose connection is lost (08006) or was revoked
+ * (25P03).
+ */
+extern PGMC_NORETURN void pgmc_await_raise(const PgmcHold *hold,
+										   PgmcChannelState state);
+
+/*
+ * Raise it in the middle of a request, whose replies are all read.  Where it
+ * may have committed, that is resolved before, which may wait, and left in the
+ * hold's fate; 08007 or 25P03 where it isn't known, and also where it has
+ * committed: that is for the caller to take.
+ */
+extern PGMC_NORETURN void pgmc_await_end(PgmcHold *hold, PgmcChannelState state);
+
+#endif							/* PGMC_AWAIT_H */
