@@ -153,7 +153,8 @@ SET timezone = '<+0330>-03:30';
 SET datestyle = 'ISO, YMD';
 SELECT * FROM types_differences();
 
--- A search_path that differs: what is a name over there is the same object here.
+-- A search_path that differs: what is a name over there is the same object here, and a text as it is
+-- written there.
 SELECT pgmc.execute('SET search_path = pg_catalog');
 SELECT a, b = 'types_sample'::regclass AS b FROM pgmc.query('SELECT $1, $1', 'types_sample'::regclass) AS t(a text, b regclass);
 SELECT * FROM pgmc.query('SELECT $1 = $2', 'types_sample'::regclass, 'types_sample'::regclass::oid) AS t(same boolean);

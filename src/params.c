@@ -79,29 +79,6 @@ is_plain_text(Oid type)
 		type == XMLOID || type == NAMEOID;
 }
 
-/* names of database objects, whose number may be another one at the other end */
-static bool
-is_object_name(Oid type)
-{
-	switch (type)
-	{
-		case REGPROCOID:
-		case REGPROCEDUREOID:
-		case REGOPEROID:
-		case REGOPERATOROID:
-		case REGCLASSOID:
-		case REGCOLLATIONOID:
-		case REGTYPEOID:
-		case REGROLEOID:
-		case REGNAMESPACEOID:
-		case REGCONFIGOID:
-		case REGDICTIONARYOID:
-			return true;
-		default:
-			return false;
-	}
-}
-
 static void
 write_binary(Oid type, Datum value, PgmcParam *param)
 {
@@ -178,7 +155,7 @@ writing_of(Oid type)
 		return PGMC_WRITE_VARLENA_TEXT;
 	if (is_plain_text(type))
 		return PGMC_WRITE_TEXT;
-	if (is_built_in(type) && !is_object_name(type) &&
+	if (is_built_in(type) && !pgmc_transfer_object_name(type) &&
 		pgmc_transfer_binary_ok(type, false))
 		return PGMC_WRITE_BINARY;
 	return PGMC_WRITE_PORTABLE_TEXT;

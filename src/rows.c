@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "command.h"
 #include "compat.h"
 #include "rows.h"
 #include "transfer.h"
@@ -60,6 +61,7 @@ struct PgmcRows
 	int			ncolumns;		/* of the last result, -1: none yet */
 	int			nestlevel;		/* of the settings that values are read under */
 	uint64		command_hash;
+	bool		fetches;		/* the command is a FETCH */
 	Column	   *columns;
 	Datum	   *values;
 	bool	   *nulls;
@@ -129,11 +131,14 @@ remember_format(uint64 command_hash, int ncolumns, bool binary)
 }
 
 static uint64
-hash_command(const PgmcExecute *exec, bool own_database)
+hash_command(const PgmcRows *rows, const PgmcExecute *exec)
 {
 	uint64		hash = hash_bytes_extended((const unsigned char *) exec->command,
-										   strlen(exec->command), own_database);
+										   strlen(exec->command),
+										   rows->own_database);
 
+	for (int i = 0; i < rows->desc->natts; i++)
+		hash = hash_combine64(hash, TupleDescAttr(rows->desc, i)->atttypid);
 	for (int i = 0; i < exec->nparams; i++)
 		hash = hash_combine64(hash, exec->params[i].type);
 	return hash;
@@ -144,7 +149,8 @@ pgmc_rows_flags(PgmcRows *rows, const PgmcExecute *exec)
 {
 	KnownFormat *known = NULL;
 
-	rows->command_hash = hash_command(exec, rows->own_database);
+	rows->fetches = pgmc_command_is(exec->command, "fetch");
+	rows->command_hash = hash_command(rows, exec);
 	if (known_formats != NULL)
 		known = hash_search(known_formats, &rows->command_hash, HASH_FIND, NULL);
 	if (known == NULL || known->ncolumns != rows->desc->natts)
@@ -173,6 +179,7 @@ set_up_column(PgmcRows *rows, Column *column, const PgmcColumn *remote,
 {
 	Oid			function;
 	bool		isvarlena;
+	Oid			sent = remote->type;
 
 	column->typmod = att->atttypmod;
 	getTypeInputInfo(att->atttypid, &function, &column->input_param);
@@ -180,14 +187,17 @@ set_up_column(PgmcRows *rows, Column *column, const PgmcColumn *remote,
 	if (!rows->binary)
 		return;
 
-	column->by_text = remote->type != att->atttypid;
+	/* the binary format is the text; a new label may not be known here yet */
+	if (sent != att->atttypid && type_is_enum(sent))
+		sent = TEXTOID;
+	column->by_text = sent != att->atttypid;
 	column->receive_typmod = column->by_text ? -1 : att->atttypmod;
-	getTypeBinaryInputInfo(remote->type, &function, &column->receive_param);
+	getTypeBinaryInputInfo(sent, &function, &column->receive_param);
 	fmgr_info_cxt(function, &column->receive, rows->context);
 	column->direct = !column->by_text && column->receive_typmod < 0;
 	if (column->by_text)
 	{
-		getTypeOutputInfo(remote->type, &function, &isvarlena);
+		getTypeOutputInfo(sent, &function, &isvarlena);
 		fmgr_info_cxt(function, &column->output, rows->context);
 	}
 }
@@ -196,8 +206,16 @@ static bool
 binary_ok(const PgmcRows *rows, const PgmcDescribe *desc)
 {
 	for (int i = 0; i < desc->ncolumns; i++)
-		if (!pgmc_transfer_binary_ok(desc->columns[i].type, rows->own_database))
+	{
+		Oid			type = desc->columns[i].type;
+
+		/* a number is what its column wants, or else a name */
+		if (pgmc_transfer_object_name(type) && i < rows->desc->natts &&
+			TupleDescAttr(rows->desc, i)->atttypid != type)
 			return false;
+		if (!pgmc_transfer_binary_ok(type, rows->own_database))
+			return false;
+	}
 	return true;
 }
 
@@ -224,7 +242,10 @@ describe(PgmcSink *sink, const PgmcDescribe *desc, uint8 flags)
 	PgmcRows   *rows = (PgmcRows *) sink;
 
 	rows->ncolumns = desc->ncolumns;
-	if ((flags & PGMC_DESCRIBE_SEVERAL) == 0)
+
+	/* only a cursor that doesn't exist has no columns: the server says so */
+	if ((flags & PGMC_DESCRIBE_SEVERAL) == 0 &&
+		!(rows->fetches && desc->ncolumns == 0))
 		check_columns(rows);
 	if (flags & PGMC_DESCRIBE_ASK)
 	{

@@ -9,6 +9,7 @@
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
+#include "storage/lmgr.h"
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -40,11 +41,34 @@ is_one_way(Form_pg_type form, Oid type)
 	}
 }
 
+bool
+pgmc_transfer_object_name(Oid type)
+{
+	switch (type)
+	{
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGCLASSOID:
+		case REGCOLLATIONOID:
+		case REGTYPEOID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
 static bool
 form_ok(Form_pg_type form, Oid type, bool own_database)
 {
 	if (!form->typisdefined || !OidIsValid(form->typsend) ||
-		!OidIsValid(form->typreceive) || is_one_way(form, type))
+		!OidIsValid(form->typreceive) || is_one_way(form, type) ||
+		(pgmc_transfer_object_name(type) && !own_database))
 		return false;
 	switch (form->typtype)
 	{
@@ -85,9 +109,16 @@ pgmc_transfer_binary_ok(Oid type, bool own_database)
 static bool
 composite_ok(Oid type, bool own_database)
 {
-	TupleDesc	desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
-	bool		ok = desc != NULL;
+	Oid			relid = get_typ_typrelid(type);
+	TupleDesc	desc;
+	bool		ok;
 
+	/* not to be waited for: it may be the loopback that has it locked */
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return false;
+	desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
+	UnlockRelationOid(relid, AccessShareLock);
+	ok = desc != NULL;
 	for (int i = 0; ok && i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -147,6 +178,7 @@ pgmc_transfer_begin_reading(const PgmcDescribe *desc)
 	set_for_now("datestyle", reading_style(desc->datestyle));
 	set_for_now("intervalstyle", desc->intervalstyle);
 	set_for_now("timezone", desc->timezone);
+	set_for_now("array_nulls", "on");
 	return nestlevel;
 }
 

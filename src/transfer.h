@@ -19,6 +19,12 @@
 extern bool pgmc_transfer_binary_ok(Oid type, bool own_database);
 
 /*
+ * Are these names of database objects, whose numbers are sent in binary format?
+ * These may be others' at the other end, or not be known here yet.
+ */
+extern bool pgmc_transfer_object_name(Oid type);
+
+/*
  * The send and receive functions of texts convert between the database's
  * encoding and that of this session's client.  What travels to and from the
  * loopback is in the database's encoding, so it is made the client's for the
