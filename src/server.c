@@ -297,10 +297,10 @@ arrange_connection(PgmcServer *server, bool password_required)
 	namestrcpy(&server->key.login, pgmc_conninfo_get(info, "user"));
 	server->as_oneself = !elsewhere && strcmp(NameStr(server->key.login), role) == 0;
 	server->connect_timeout = connect_timeout_of(info);
-	pgmc_conninfo_set(info, "connect_timeout", NULL);	/* the worker's own
-														 * clock */
 	add_defaults(server);
 	server->description = pgmc_conninfo_describe(info);
+	pgmc_conninfo_set(info, "connect_timeout", NULL);	/* the worker's own
+														 * clock */
 	add_requisites(info);
 	server->options_hash = hash_options(server);
 }
