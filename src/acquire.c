@@ -15,6 +15,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -438,6 +439,27 @@ refresh_grant(PgmcGrant *grant)
 	grant->same_cluster = slot.same_cluster;
 }
 
+/*
+ * While we waited for our turn, somebody may have dropped what we want to
+ * connect to: then nothing is opened any more.
+ */
+static void
+check_not_dropped(const PgmcServer *server)
+{
+	bool		dropped;
+
+	AcceptInvalidationMessages();
+	dropped = pgmc_server_key_dropped(&server->key);
+
+	/* whoever waits in pgmc.run() must have no snapshot */
+	InvalidateCatalogSnapshot();
+	if (dropped)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" or its user mapping was dropped while this session waited for a connection",
+						NameStr(server->srvname))));
+}
+
 /* The hold is in the list; make its connection usable, or end it. */
 static void
 make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
@@ -448,6 +470,7 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 		hold->deadline = deadline;
 		if (!grant->open || grant->options_hash != server->options_hash)
 		{
+			check_not_dropped(server);
 			connect_hold(hold, server);
 			refresh_grant(grant);
 		}
@@ -459,6 +482,8 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 		}
 		hold->deadline = 0;
 		hold->own_database = server->own_database && grant->same_cluster;
+		hold->used_password = grant->used_password;
+		hold->same_cluster = grant->same_cluster;
 		pgmc_server_check_connection(server, grant->used_password,
 									 grant->same_cluster);
 	}

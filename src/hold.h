@@ -44,6 +44,8 @@ struct PgmcHold
 	NameData	srvname;
 	Oid			userid;			/* who acquired it */
 	bool		own_database;
+	bool		used_password;	/* of the connection, for the password rule */
+	bool		same_cluster;
 	PgmcScope	scope;
 	SubTransactionId subid;		/* where it was acquired, 0: it has outlived
 								 * it */

@@ -68,6 +68,8 @@ close_reason(PgmcCloseReason why)
 			return "the database system is shutting down";
 		case PGMC_CLOSE_POOL_SIZE:
 			return "pool_size was made smaller";
+		case PGMC_CLOSE_LIMIT:
+			return "pgmc.max_connections was lowered";
 		case PGMC_CLOSE_ROOM:
 			return "pgmc.max_connections was reached and another server needed one";
 		case PGMC_CLOSE_OPTIONS:

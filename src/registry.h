@@ -174,7 +174,8 @@ typedef enum PgmcCloseReason
 	PGMC_CLOSE_SHUTDOWN,		/* so does the server, smartly */
 	PGMC_CLOSE_POOL_SIZE,		/* the pool was made smaller */
 	PGMC_CLOSE_ROOM,			/* for a connection of another key */
-	PGMC_CLOSE_OPTIONS			/* for one with other options */
+	PGMC_CLOSE_OPTIONS,			/* for one with other options */
+	PGMC_CLOSE_LIMIT			/* pgmc.max_connections was lowered */
 } PgmcCloseReason;
 
 /* what is counted for each key, see counters.h */
@@ -491,7 +492,16 @@ extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
  */
 extern bool pgmc_registry_lost(int slot, const char *message, bool in_part);
 
-/* The same after an error of the worker, whatever is known of the PGconn. */
+/* The setting was read again: see pgmc_conns_limit. */
+extern void pgmc_registry_set_max_connections(int max_connections);
+
+/*
+ * Why it will be lost, before its holder is told so by a reply: it may raise
+ * what it finds here (pgmc_await_raise) before pgmc_registry_lost.
+ */
+extern void pgmc_registry_note_error(int slot, const char *message);
+
+/* pgmc_registry_lost after an error of the worker, whatever is known of the PGconn. */
 extern void pgmc_registry_failed(int slot, const char *message, bool in_part);
 
 /* does the session with this pid hold any connection? */

@@ -41,6 +41,7 @@ typedef struct Conn
 	int			pool;			/* index, valid unless FREE */
 	uint64		epoch;			/* of the hold, 0 unless HELD */
 	int			holder;			/* procno, or NOBODY unless HELD */
+	Oid			holder_userid;	/* the role that it acquired as */
 	TimestampTz hold_start;
 	int			hold_timeout;	/* of the hold, milliseconds, 0: none */
 	int			idle_hold_timeout;	/* the same, while nothing is run */
@@ -120,7 +121,7 @@ typedef struct Registry
 	int			high_water;		/* no conn at or above it is in use */
 	uint64		last_session;	/* the last number given to a session */
 	uint64		last_epoch;		/* the last number given to a hold or queueing */
-	int			max_connections;	/* as of the last acquire */
+	int			max_connections;	/* as of the last acquire or reload */
 	int			nqueued;		/* in all queues */
 	bool		room_wanted;	/* a session sleeps until a slot that is on
 								 * its way out may be had; cleared with the
@@ -257,9 +258,16 @@ extern void pgmc_pool_serve(int pool);
 extern void pgmc_pools_grow(void);
 
 /*
+ * pgmc.max_connections is this now: what is idle and too much is closed, the
+ * longest idle first, or more are given to those who are queued.
+ */
+extern void pgmc_conns_limit(int max_connections);
+
+/*
  * Nobody holds it any more, it is idle or closed: whose turn is it?  A pool
  * that has been made smaller gives up what is too much.  Where it is nobody's
- * turn, another pool's queue may have it.
+ * turn, another pool's queue may have it, or it is closed, if there are more
+ * than pgmc.max_connections allows.
  */
 extern void pgmc_conn_pass_on(Conn *conn);
 

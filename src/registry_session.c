@@ -179,11 +179,7 @@ acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 	int			nown;
 	Conn	   *conn;
 
-	if (pgmc_reg->max_connections != acquire->max_connections)
-	{
-		pgmc_reg->max_connections = acquire->max_connections;
-		pgmc_pools_grow();
-	}
+	pgmc_conns_limit(acquire->max_connections);
 	if (pool == NOBODY)
 		return acquire_first(acquire, grant);
 

@@ -46,6 +46,7 @@ pgmc_pool_find(const PgmcKey *key)
 void
 pgmc_pool_set_options(Pool *pool, const PgmcAcquire *acquire)
 {
+	pool->srvname = acquire->srvname;	/* it may have been renamed */
 	pool->size = acquire->pool_size;
 	pool->hold_timeout = acquire->hold_timeout;
 	pool->idle_hold_timeout = acquire->idle_hold_timeout;
@@ -62,7 +63,6 @@ pgmc_pool_make(const PgmcAcquire *acquire)
 			continue;
 		memset(pool, 0, sizeof(*pool));
 		pool->key = acquire->key;
-		pool->srvname = acquire->srvname;
 		pool->tally = pgmc_counters_begin(&pgmc_reg->counters, &acquire->key,
 										  &acquire->srvname);
 		pgmc_pool_set_options(pool, acquire);
@@ -222,6 +222,7 @@ pgmc_conn_hold(Conn *conn, int procno)
 	pgmc_conn_set_state(conn, PGMC_CONN_HELD);
 	conn->epoch = ++pgmc_reg->last_epoch;
 	conn->holder = procno;
+	conn->holder_userid = s->userid;
 	conn->hold_start = conn->state_since;
 	conn->last_session = s->id;
 	pg_atomic_write_u32(&conn->commit_xid, 0);
@@ -315,6 +316,35 @@ choose_idle(int pool, uint64 session)
 	return best;
 }
 
+/* how many more connections there are than pgmc.max_connections allows */
+static int
+surplus(void)
+{
+	int			n = -pgmc_reg->max_connections;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].state != PGMC_CONN_FREE &&
+			pgmc_reg->conns[i].state != PGMC_CONN_CLOSING)
+			n++;
+	return n;
+}
+
+static Conn *
+longest_idle(void)
+{
+	Conn	   *best = NULL;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+	{
+		Conn	   *conn = &pgmc_reg->conns[i];
+
+		if (conn->state == PGMC_CONN_IDLE &&
+			(best == NULL || conn->state_since < best->state_since))
+			best = conn;
+	}
+	return best;
+}
+
 /*
  * A slot for one more connection: a free one, or that of the longest idle
  * connection of any other pool.  NULL when there is none.
@@ -322,7 +352,6 @@ choose_idle(int pool, uint64 session)
 static Conn *
 choose_slot(void)
 {
-	Conn	   *idle = NULL;
 	Conn	   *free_conn = NULL;
 	int			used = 0;
 
@@ -337,13 +366,12 @@ choose_slot(void)
 			continue;
 		}
 		used++;
-		if (conn->state == PGMC_CONN_IDLE &&
-			(idle == NULL || conn->state_since < idle->state_since))
-			idle = conn;
 	}
 	if (used < pgmc_reg->max_connections && free_conn != NULL)
 		return free_conn;
-	return idle;
+
+	/* where there are too many still, another's place is none for us */
+	return used <= pgmc_reg->max_connections ? longest_idle() : NULL;
 }
 
 Conn *
@@ -464,6 +492,19 @@ pgmc_pools_grow(void)
 	}
 }
 
+void
+pgmc_conns_limit(int max_connections)
+{
+	Conn	   *idle;
+
+	if (pgmc_reg->max_connections == max_connections)
+		return;
+	pgmc_reg->max_connections = max_connections;
+	while (surplus() > 0 && (idle = longest_idle()) != NULL)
+		pgmc_conn_close(idle, PGMC_CLOSE_LIMIT);
+	pgmc_pools_grow();
+}
+
 /* A connection is nobody's, and nobody's turn in its pool: of use elsewhere? */
 static void
 offer_room(void)
@@ -487,6 +528,8 @@ pgmc_conn_pass_on(Conn *conn)
 		pgmc_conn_close(conn, PGMC_CLOSE_POOL_SIZE);
 	else if (!too_much && pool->head != NOBODY)
 		hand_over(conn);
+	else if (conn->open && surplus() > 0)
+		pgmc_conn_close(conn, PGMC_CLOSE_LIMIT);
 	else
 	{
 		if (conn->open)

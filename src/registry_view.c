@@ -40,7 +40,7 @@ fill_holder(const Conn *conn, PgmcHolder *holder)
 		return;
 	s = &pgmc_reg->sessions[conn->holder];
 	holder->pid = s->pid;
-	holder->userid = s->userid;
+	holder->userid = conn->holder_userid;
 	strlcpy(holder->appname, s->appname, sizeof(holder->appname));
 	holder->since = conn->hold_start;
 }

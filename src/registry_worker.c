@@ -375,6 +375,14 @@ pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
 	unlock();
 }
 
+void
+pgmc_registry_set_max_connections(int max_connections)
+{
+	lock(LW_EXCLUSIVE);
+	pgmc_conns_limit(max_connections);
+	unlock();
+}
+
 /* caller has the lock */
 static void
 lost_locked(Conn *conn, const char *message, bool in_part)
@@ -411,6 +419,16 @@ pgmc_registry_lost(int slot, const char *message, bool in_part)
 	unlock();
 	ConditionVariableBroadcast(&pgmc_reg->news);
 	return still;
+}
+
+void
+pgmc_registry_note_error(int slot, const char *message)
+{
+	Conn	   *conn = &pgmc_reg->conns[slot];
+
+	lock(LW_EXCLUSIVE);
+	strlcpy(conn->last_error, message, sizeof(conn->last_error));
+	unlock();
 }
 
 void

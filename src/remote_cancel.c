@@ -45,6 +45,7 @@ send_cancel(PgmcRemote *remote)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	remote->task.cancelled = true;
 	if (remote->cancel_give_up == 0)
 		pgmc_remote_limit_task(remote, now);
 	remote->cancel_next = TimestampTzPlusMilliseconds(now, remote->cancel_pause);

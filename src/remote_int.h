@@ -50,6 +50,9 @@ typedef enum StepKind
 
 #define MAX_STEPS	6
 
+/* no session's number: who comes next finds the state of somebody else */
+#define PGMC_ANYBODY	PG_UINT64_MAX
+
 typedef enum TaskKind
 {
 	TASK_NONE,
@@ -85,6 +88,7 @@ typedef struct Task
 	bool		asking;			/* waits for the holder's word on the format */
 	bool		answered;		/* has it: the command goes out next */
 	bool		described;		/* columns of the present result are sent */
+	bool		cancelled;		/* a cancel has been sent */
 	bool		condemned;		/* close the connection at the end */
 	bool		fixed_up;		/* final repairs have been arranged */
 	bool		committed;		/* the server has confirmed the commit */
@@ -141,7 +145,8 @@ struct PgmcRemote
 	PgmcPrepared *prepared;		/* statements */
 	uint32		statement_key;	/* part of their names: behind a pooler, there
 								 * may be those of other connections */
-	uint64		last_user;		/* session whose state may be left in it */
+	uint64		last_user;		/* session whose state may be left in it, or
+								 * PGMC_ANYBODY */
 
 	bool		bloated;		/* libpq's buffers have grown, and never
 								 * shrink */

@@ -429,9 +429,19 @@ pgmc_remote_finish_task(PgmcRemote *remote)
 	else if (task->ends_xact &&
 			 !(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)))
 		task->done_flags |= PGMC_DONE_NOT_COMMITTED;
+	if (remote->last_user == PGMC_ANYBODY &&
+		PQtransactionStatus(remote->conn) != PQTRANS_IDLE)
+	{
+		task->condemned = true;
+		pgmc_remote_set_error(remote, ERRCODE_CONNECTION_FAILURE,
+							  "reset_query was cancelled in a transaction of its own");
+	}
 	task->kind = TASK_NONE;
 	remote->state = PGMC_REMOTE_READY;
-	done.xact_status = pgmc_remote_xact_status(remote);
+
+	/* not to be given back as one that is clean */
+	done.xact_status = task->condemned ? PGMC_XACT_CLOSED :
+		pgmc_remote_xact_status(remote);
 	done.rows = task->rows;
 	remote->xid = done.xact_status == PGMC_XACT_IDLE ? InvalidTransactionId :
 		backend_xid(remote);

@@ -436,6 +436,22 @@ pgmc_session_hold_to_release(const char *srvname)
 	return pgmc_session_hold(srvname);
 }
 
+/*
+ * The key may be the same for several roles, and yet not all of them may use
+ * the connection without a password of their own.
+ */
+static PgmcHold *
+check_role(PgmcHold *hold, const PgmcServer *server)
+{
+	if (hold->userid != GetUserId())
+	{
+		pgmc_server_check_password(server);
+		pgmc_server_check_connection(server, hold->used_password,
+									 hold->same_cluster);
+	}
+	return hold;
+}
+
 PgmcHold *
 pgmc_session_hold(const char *srvname)
 {
@@ -451,7 +467,7 @@ pgmc_session_hold(const char *srvname)
 										 NameStr(hold->srvname));
 		if (!pgmc_same_key(&hold->key, &server->key))
 			raise_not_yours(hold, server);
-		return hold;
+		return check_role(hold, server);
 	}
 	server = pgmc_server_resolve(srvname);
 	hold = pgmc_session_find(server);
@@ -462,7 +478,7 @@ pgmc_session_hold(const char *srvname)
 			raise_not_yours(hold, server);
 		raise_no_hold(srvname);
 	}
-	return hold;
+	return check_role(hold, server);
 }
 
 bool

@@ -29,7 +29,8 @@ pgmc_talk_state(PgmcHold *hold)
 												hold->epoch, &aborting);
 
 	/* its last words come a moment before the worker marks the channel */
-	if (state == PGMC_CHANNEL_OK && hold->xact == PGMC_XACT_UNKNOWN)
+	if (state == PGMC_CHANNEL_OK &&
+		(hold->xact == PGMC_XACT_UNKNOWN || hold->xact == PGMC_XACT_CLOSED))
 		return PGMC_CHANNEL_BROKEN;
 	return state;
 }

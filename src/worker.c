@@ -62,6 +62,7 @@ handle_interrupts(void)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
+		pgmc_registry_set_max_connections(pgmc_max_connections);
 	}
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();

@@ -271,7 +271,11 @@ handle_event(int i, PgmcRemoteEvent event)
 			log_lost(i, pgmc_remote_error(slot->remote));
 			note_idle(slot);
 			if (slot->duty == DUTY_NONE && slot->out_sent < slot->out.len)
-				slot->lost_pending = true;	/* its last words go first */
+			{
+				/* its last words go first */
+				pgmc_registry_note_error(i, pgmc_remote_error(slot->remote));
+				slot->lost_pending = true;
+			}
 			else
 				finish_lost(i, pgmc_remote_error(slot->remote));
 			break;
