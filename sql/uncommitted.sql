@@ -12,7 +12,8 @@ CREATE TYPE uncommitted_enum AS ENUM ('sad', 'ok');
 BEGIN;
 SELECT pgmc.acquire();
 
--- a row type whose table is locked over there
+-- a row type whose table is locked over there, also where it was known before
+SELECT * FROM pgmc.query('SELECT t FROM uncommitted_t AS t') AS q(a text);
 SELECT pgmc.execute('ALTER TABLE uncommitted_t ADD c int DEFAULT 3');
 SELECT * FROM pgmc.query('SELECT t FROM uncommitted_t AS t') AS q(a text);
 SELECT * FROM pgmc.query('SELECT array_agg(t) FROM uncommitted_t AS t') AS q(a text);
@@ -24,6 +25,7 @@ SELECT pgmc.rollback();
 SELECT pgmc.execute('CREATE TABLE uncommitted_new (a int)');
 SELECT * FROM pgmc.query('SELECT ''uncommitted_new''::regclass') AS q(a text);
 SELECT * FROM pgmc.query('INSERT INTO uncommitted_new VALUES (1) RETURNING tableoid::regclass, a') AS q(a text, b int);
+SELECT * FROM pgmc.query('SELECT ARRAY[''uncommitted_new''::regclass]') AS q(a text);
 SELECT a = 'uncommitted_t'::regclass AS same
 FROM pgmc.query('SELECT ''uncommitted_t''::regclass') AS q(a regclass);
 SELECT pgmc.rollback();
@@ -31,6 +33,7 @@ SELECT pgmc.rollback();
 -- labels, too
 SELECT pgmc.execute('ALTER TYPE uncommitted_enum RENAME VALUE ''ok'' TO ''okay''');
 SELECT * FROM pgmc.query('SELECT ''okay''::uncommitted_enum') AS q(a text);
+SELECT * FROM pgmc.query('SELECT ARRAY[''okay''::uncommitted_enum]') AS q(a text);
 SELECT pgmc.rollback();
 SELECT * FROM pgmc.query('SELECT ''ok''::uncommitted_enum, ''sad''::uncommitted_enum') AS q(a text, b uncommitted_enum);
 
@@ -44,5 +47,12 @@ SELECT * FROM pgmc.query('FETCH 2 FROM uncommitted_cursor') AS q(a int, b int);
 SELECT pgmc.rollback();
 SELECT pgmc.release();
 COMMIT;
+
+-- a setting of the session's own that changes how arrays are read
+SET array_nulls = off;
+SELECT * FROM pgmc.autonomous_query('SELECT ARRAY[1, NULL]') AS q(a bigint[]);
+RESET array_nulls;
+
+SELECT pgmc.close();
 DROP TABLE uncommitted_t;
 DROP TYPE uncommitted_enum;

@@ -121,7 +121,8 @@ typedef struct Registry
 	int			high_water;		/* no conn at or above it is in use */
 	uint64		last_session;	/* the last number given to a session */
 	uint64		last_epoch;		/* the last number given to a hold or queueing */
-	int			max_connections;	/* as of the last acquire or reload */
+	int			max_connections;	/* as of the latest reload */
+	TimestampTz limit_as_of;	/* when whoever told it had read it */
 	int			nqueued;		/* in all queues */
 	bool		room_wanted;	/* a session sleeps until a slot that is on
 								 * its way out may be had; cleared with the
@@ -259,9 +260,11 @@ extern void pgmc_pools_grow(void);
 
 /*
  * pgmc.max_connections is this now: what is idle and too much is closed, the
- * longest idle first, or more are given to those who are queued.
+ * longest idle first, or more are given to those who are queued.  as_of: when
+ * the caller's process read its configuration (PgReloadTime); what was read
+ * later by another one stays.
  */
-extern void pgmc_conns_limit(int max_connections);
+extern void pgmc_conns_limit(int max_connections, TimestampTz as_of);
 
 /*
  * Nobody holds it any more, it is idle or closed: whose turn is it?  A pool

@@ -174,12 +174,13 @@ acquire_first(const PgmcAcquire *acquire, PgmcGrant *grant)
 static PgmcAcquireResult
 acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 {
-	int			pool = pgmc_pool_find(&acquire->key);
+	int			pool;
 	PgmcAcquireResult own;
 	int			nown;
 	Conn	   *conn;
 
-	pgmc_conns_limit(acquire->max_connections);
+	pgmc_conns_limit(acquire->max_connections, PgReloadTime);
+	pool = pgmc_pool_find(&acquire->key);
 	if (pool == NOBODY)
 		return acquire_first(acquire, grant);
 

@@ -322,6 +322,8 @@ surplus(void)
 {
 	int			n = -pgmc_reg->max_connections;
 
+	if (pgmc_reg->high_water <= pgmc_reg->max_connections)
+		return 0;
 	for (int i = 0; i < pgmc_reg->high_water; i++)
 		if (pgmc_reg->conns[i].state != PGMC_CONN_FREE &&
 			pgmc_reg->conns[i].state != PGMC_CONN_CLOSING)
@@ -492,16 +494,25 @@ pgmc_pools_grow(void)
 	}
 }
 
-void
-pgmc_conns_limit(int max_connections)
+static void
+close_surplus(void)
 {
 	Conn	   *idle;
 
+	while (surplus() > 0 && (idle = longest_idle()) != NULL)
+		pgmc_conn_close(idle, PGMC_CLOSE_LIMIT);
+}
+
+void
+pgmc_conns_limit(int max_connections, TimestampTz as_of)
+{
+	if (as_of < pgmc_reg->limit_as_of)
+		return;
+	pgmc_reg->limit_as_of = as_of;
 	if (pgmc_reg->max_connections == max_connections)
 		return;
 	pgmc_reg->max_connections = max_connections;
-	while (surplus() > 0 && (idle = longest_idle()) != NULL)
-		pgmc_conn_close(idle, PGMC_CLOSE_LIMIT);
+	close_surplus();
 	pgmc_pools_grow();
 }
 
@@ -527,7 +538,10 @@ pgmc_conn_pass_on(Conn *conn)
 	if (too_much && conn->open)
 		pgmc_conn_close(conn, PGMC_CLOSE_POOL_SIZE);
 	else if (!too_much && pool->head != NOBODY)
+	{
 		hand_over(conn);
+		close_surplus();		/* it may have been on its way out */
+	}
 	else if (conn->open && surplus() > 0)
 		pgmc_conn_close(conn, PGMC_CLOSE_LIMIT);
 	else

@@ -379,7 +379,7 @@ void
 pgmc_registry_set_max_connections(int max_connections)
 {
 	lock(LW_EXCLUSIVE);
-	pgmc_conns_limit(max_connections);
+	pgmc_conns_limit(max_connections, PgReloadTime);
 	unlock();
 }
 
@@ -469,6 +469,7 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	lock(LW_EXCLUSIVE);
 	if (forget_session)
 		conn->last_session = 0;
+	conn->end = PGMC_END_NONE;	/* that is in order now */
 	if (conn->state == PGMC_CONN_RECOVERING && pgmc_conn_expired(conn))
 		pgmc_conn_close_expired(conn);
 	else if (conn->state == PGMC_CONN_RECOVERING)

@@ -186,8 +186,8 @@ pgmc_remote_report_error(PgmcRemote *remote, const PGresult *res)
 	}
 	if (resetting(remote) && task->cancelled && task->kind == TASK_EXECUTE &&
 		strcmp(fields.sqlstate, "57014") == 0)
-		remote->last_user = PGMC_ANYBODY;	/* it meant the holder's command, and
-											 * the reset stays due */
+		remote->last_user = PGMC_ANYBODY;	/* it meant the holder's command,
+											 * and the reset stays due */
 	else if (resetting(remote))
 	{
 		task->condemned = true;

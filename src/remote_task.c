@@ -359,7 +359,10 @@ pgmc_remote_drop_task(PgmcRemote *remote)
 		return;
 	}
 
-	/* a step that isn't sent yet never will be */
+	/* a step that isn't sent yet never will be, and a reset stays due */
+	if (!task->sent && task->at < task->nsteps &&
+		task->steps[task->at] == STEP_RESET)
+		remote->last_user = PGMC_ANYBODY;
 	if (!task->pipelined)
 		task->nsteps = Min(task->nsteps, task->at + (task->sent ? 1 : 0));
 	pgmc_remote_cancel(remote);

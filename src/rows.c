@@ -202,6 +202,41 @@ set_up_column(PgmcRows *rows, Column *column, const PgmcColumn *remote,
 	}
 }
 
+/*
+ * Is the text of this type, or of its elements, made of names in a catalog that
+ * may not be known here yet?  An enum's label is sent itself.
+ */
+static bool
+needs_names(Oid type)
+{
+	Oid			element = get_element_type(type);
+
+	return pgmc_transfer_object_name(OidIsValid(element) ? element : type) ||
+		(OidIsValid(element) && type_is_enum(element));
+}
+
+/* Is it a row type, or of such, which an ALTER TABLE changes? */
+static bool
+has_rows(Oid type)
+{
+	Oid			element;
+
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		type = getBaseType(element);
+	return type != RECORDOID && type_is_rowtype(type);
+}
+
+static bool
+format_lasts(const PgmcDescribe *desc)
+{
+	for (int i = 0; i < desc->ncolumns; i++)
+		if (has_rows(desc->columns[i].type))
+			return false;
+	return true;
+}
+
 static bool
 binary_ok(const PgmcRows *rows, const PgmcDescribe *desc)
 {
@@ -209,9 +244,9 @@ binary_ok(const PgmcRows *rows, const PgmcDescribe *desc)
 	{
 		Oid			type = desc->columns[i].type;
 
-		/* a number is what its column wants, or else a name */
-		if (pgmc_transfer_object_name(type) && i < rows->desc->natts &&
-			TupleDescAttr(rows->desc, i)->atttypid != type)
+		if (i < rows->desc->natts &&
+			TupleDescAttr(rows->desc, i)->atttypid != type &&
+			needs_names(type))
 			return false;
 		if (!pgmc_transfer_binary_ok(type, rows->own_database))
 			return false;
@@ -251,7 +286,8 @@ describe(PgmcSink *sink, const PgmcDescribe *desc, uint8 flags)
 	{
 		bool		binary = binary_ok(rows, desc);
 
-		remember_format(rows->command_hash, desc->ncolumns, binary);
+		if (format_lasts(desc))
+			remember_format(rows->command_hash, desc->ncolumns, binary);
 		return binary ? PGMC_EXEC_BINARY : 0;
 	}
 	rows->binary = (flags & PGMC_DESCRIBE_BINARY) != 0;

@@ -414,6 +414,35 @@ raise_not_yours(const PgmcHold *hold, const PgmcServer *server)
 	pg_unreachable();
 }
 
+/* A hold that the current role has the right to, by its key. */
+static PgmcHold *
+find_hold(const char *srvname, const PgmcServer **server)
+{
+	PgmcHold   *hold;
+
+	if (srvname == NULL)
+	{
+		hold = pgmc_session_innermost();
+		if (hold == NULL)
+			raise_no_hold(NULL);
+		*server = pgmc_server_resolve_oid(hold->key.serverid,
+										  NameStr(hold->srvname));
+		if (!pgmc_same_key(&hold->key, &(*server)->key))
+			raise_not_yours(hold, *server);
+		return hold;
+	}
+	*server = pgmc_server_resolve(srvname);
+	hold = pgmc_session_find(*server);
+	if (hold == NULL)
+	{
+		hold = find_by_oid((*server)->key.serverid);
+		if (hold != NULL)
+			raise_not_yours(hold, *server);
+		raise_no_hold(srvname);
+	}
+	return hold;
+}
+
 /*
  * A hold of one's own can be ended whatever has become of its server and of
  * the right to it since.
@@ -422,6 +451,7 @@ PgmcHold *
 pgmc_session_hold_to_release(const char *srvname)
 {
 	PgmcHold   *hold;
+	const PgmcServer *server;
 
 	if (srvname == NULL)
 		hold = pgmc_session_innermost();
@@ -433,16 +463,27 @@ pgmc_session_hold_to_release(const char *srvname)
 	}
 	if (hold != NULL && hold->userid == GetUserId())
 		return hold;
-	return pgmc_session_hold(srvname);
+	return find_hold(srvname, &server);
+}
+
+PgmcHold *
+pgmc_session_hold_to_look_at(void)
+{
+	const PgmcServer *server;
+
+	return find_hold(NULL, &server);
 }
 
 /*
  * The key may be the same for several roles, and yet not all of them may use
  * the connection without a password of their own.
  */
-static PgmcHold *
-check_role(PgmcHold *hold, const PgmcServer *server)
+PgmcHold *
+pgmc_session_hold(const char *srvname)
 {
+	const PgmcServer *server;
+	PgmcHold   *hold = find_hold(srvname, &server);
+
 	if (hold->userid != GetUserId())
 	{
 		pgmc_server_check_password(server);
@@ -450,35 +491,6 @@ check_role(PgmcHold *hold, const PgmcServer *server)
 									 hold->same_cluster);
 	}
 	return hold;
-}
-
-PgmcHold *
-pgmc_session_hold(const char *srvname)
-{
-	PgmcHold   *hold;
-	const PgmcServer *server;
-
-	if (srvname == NULL)
-	{
-		hold = pgmc_session_innermost();
-		if (hold == NULL)
-			raise_no_hold(NULL);
-		server = pgmc_server_resolve_oid(hold->key.serverid,
-										 NameStr(hold->srvname));
-		if (!pgmc_same_key(&hold->key, &server->key))
-			raise_not_yours(hold, server);
-		return check_role(hold, server);
-	}
-	server = pgmc_server_resolve(srvname);
-	hold = pgmc_session_find(server);
-	if (hold == NULL)
-	{
-		hold = find_by_oid(server->key.serverid);
-		if (hold != NULL)
-			raise_not_yours(hold, server);
-		raise_no_hold(srvname);
-	}
-	return check_role(hold, server);
 }
 
 bool

@@ -64,14 +64,18 @@ extern void pgmc_session_init(void);
 
 /*
  * The hold that a call means: of that server, or the innermost; checks that
- * the current user may use it.  Errors: 55000 none, 42501 somebody else's.
+ * the current user may use it.  Errors: 55000 none, 42501 somebody else's, 2F003
+ * where another role than the one that acquired it lacks a password.
  */
 extern PgmcHold *pgmc_session_hold(const char *srvname);
 
 /* The same to end it: the one who acquired it needs no right to the server now. */
 extern PgmcHold *pgmc_session_hold_to_release(const char *srvname);
 
-/* The same without errors, for looking; NULL: none. */
+/* The innermost, for its state: the password rule has no say in that. */
+extern PgmcHold *pgmc_session_hold_to_look_at(void);
+
+/* That of a server, without errors, for looking; NULL: none. */
 extern PgmcHold *pgmc_session_find(const PgmcServer *server);
 extern PgmcHold *pgmc_session_innermost(void);
 

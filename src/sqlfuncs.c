@@ -465,7 +465,7 @@ pgmc_transaction_status(PG_FUNCTION_ARGS)
 
 	check_circumstances();
 	if (name == NULL && pgmc_session_innermost() != NULL)
-		status = pgmc_xact_status_name(pgmc_session_status(pgmc_session_hold(NULL)));
+		status = pgmc_xact_status_name(pgmc_session_status(pgmc_session_hold_to_look_at()));
 	else
 		status = pgmc_xact_status_name(status_of_server(resolve_or_default(name)));
 	if (status == NULL)

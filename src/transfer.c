@@ -189,6 +189,7 @@ pgmc_transfer_begin_converting(void)
 
 	if (extra_float_digits < 1)
 		set_for_now("extra_float_digits", "1");
+	set_for_now("array_nulls", "on");
 	return nestlevel;
 }
 

@@ -126,6 +126,8 @@ $ann->value('SELECT take()');
 is_state($ann, "SELECT * FROM pgmc.query('SELECT current_user') AS q(a text)", '2F003',
 	'... nor may it use what a function of somebody else has acquired');
 is_state($ann, "SELECT pgmc.execute_on('r', 'SELECT 1')", '55000', 'that error has ended the hold');
+is($ann->value("SELECT take(); SELECT pgmc.transaction_status(); SELECT pgmc.release(); SELECT pgmc.release_all()"),
+	"\nidle\n\n0", '... but it may look at it, and end it');
 
 $admin->value("SET ROLE ann");
 $admin->value("SELECT pgmc.acquire('s')");
