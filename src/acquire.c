@@ -17,7 +17,6 @@
 #include "storage/proc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "acquire.h"
@@ -446,14 +445,8 @@ refresh_grant(PgmcGrant *grant)
 static void
 check_not_dropped(const PgmcServer *server)
 {
-	bool		dropped;
-
 	AcceptInvalidationMessages();
-	dropped = pgmc_server_key_dropped(&server->key);
-
-	/* whoever waits in pgmc.run() must have no snapshot */
-	InvalidateCatalogSnapshot();
-	if (dropped)
+	if (pgmc_server_key_dropped(&server->key))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server \"%s\" or its user mapping was dropped while this session waited for a connection",
@@ -555,9 +548,6 @@ close_dropped(void)
 		if (slot.state == PGMC_CONN_IDLE && pgmc_server_key_dropped(&slot.key))
 			pgmc_registry_close_idle(i, &slot.key, PGMC_CLOSE_DROPPED);
 	}
-
-	/* whoever waits in pgmc.run() must have no snapshot */
-	InvalidateCatalogSnapshot();
 }
 
 static TimestampTz

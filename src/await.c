@@ -50,26 +50,53 @@ hint_at_release(const PgmcHold *hold)
 		errhint("Release it and acquire it again.");
 }
 
+static PGMC_NORETURN void
+raise_revoked(const PgmcHold *hold, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+			 errmsg("hold of server \"%s\" was revoked", NameStr(hold->srvname)),
+			 detail != NULL ? errdetail("%s", detail) : 0,
+			 hint_at_release(hold)));
+	pg_unreachable();
+}
+
 void
-pgmc_await_raise(const PgmcHold *hold, PgmcChannelState state)
+pgmc_await_raise_lost(const PgmcHold *hold, int sqlstate, const char *why)
+{
+	bool		in_doubt = sqlstate == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 in_doubt ?
+			 errmsg("connection of server \"%s\" was lost while committing",
+					NameStr(hold->srvname)) :
+			 errmsg("connection of server \"%s\" was lost",
+					NameStr(hold->srvname)),
+			 why != NULL && why[0] != '\0' ?
+			 errdetail_internal("%s", pgmc_transfer_clean(why)) : 0,
+			 in_doubt ?
+			 errhint("It is not known whether the transaction was committed.") :
+			 hint_at_release(hold)));
+	pg_unreachable();
+}
+
+/* The same for a reason that stands in the registry. */
+static PGMC_NORETURN void
+raise_lost(const PgmcHold *hold, int sqlstate)
 {
 	PgmcSlot	slot;
 
-	if (state == PGMC_CHANNEL_FENCED)
-		ereport(ERROR,
-				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
-				 errmsg("hold of server \"%s\" was revoked",
-						NameStr(hold->srvname)),
-				 hint_at_release(hold)));
-
 	pgmc_registry_slot(hold->slot, &slot);
-	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("connection of server \"%s\" was lost",
-					NameStr(hold->srvname)),
-			 slot.last_error[0] != '\0' ?
-			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 hint_at_release(hold)));
+	pgmc_await_raise_lost(hold, sqlstate, slot.last_error);
+}
+
+void
+pgmc_await_raise(const PgmcHold *hold, PgmcChannelState state)
+{
+	if (state == PGMC_CHANNEL_FENCED)
+		raise_revoked(hold, NULL);
+	raise_lost(hold, ERRCODE_CONNECTION_FAILURE);
 }
 
 /*
@@ -77,27 +104,11 @@ pgmc_await_raise(const PgmcHold *hold, PgmcChannelState state)
  * reply will come any more to what may have committed.
  */
 static PGMC_NORETURN void
-raise_in_doubt(PgmcHold *hold, PgmcChannelState state)
+raise_in_doubt(const PgmcHold *hold, PgmcChannelState state)
 {
-	PgmcSlot	slot;
-
 	if (state == PGMC_CHANNEL_FENCED)
-		ereport(ERROR,
-				(errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
-				 errmsg("hold of server \"%s\" was revoked",
-						NameStr(hold->srvname)),
-				 errdetail("%s", pgmc_fate_text(PGMC_FATE_UNKNOWN)),
-				 hint_at_release(hold)));
-
-	pgmc_registry_slot(hold->slot, &slot);
-	ereport(ERROR,
-			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-			 errmsg("connection of server \"%s\" was lost while committing",
-					NameStr(hold->srvname)),
-			 slot.last_error[0] != '\0' ?
-			 errdetail_internal("%s", pgmc_transfer_clean(slot.last_error)) : 0,
-			 errhint("It is not known whether the transaction was committed.")));
-	pg_unreachable();
+		raise_revoked(hold, pgmc_fate_text(PGMC_FATE_UNKNOWN));
+	raise_lost(hold, ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN);
 }
 
 /* ---- interrupts ---- */

@@ -27,8 +27,15 @@ extern void pgmc_await_settle(PgmcHold *hold);
 extern bool pgmc_await_interrupted(void);
 
 /*
- * Raise the error for a hold whose connection is lost (08006) or was revoked
- * (25P03).
+ * Raise the error for a hold whose connection is lost, under this error code,
+ * which may be 08007, with the reason as its DETAIL where there is one.
+ */
+extern PGMC_NORETURN void pgmc_await_raise_lost(const PgmcHold *hold,
+												int sqlstate, const char *why);
+
+/*
+ * The same for one that is lost (08006), for the reason in the registry, or was
+ * revoked (25P03).
  */
 extern PGMC_NORETURN void pgmc_await_raise(const PgmcHold *hold,
 										   PgmcChannelState state);

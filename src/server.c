@@ -589,11 +589,18 @@ pgmc_server_perhaps_dropped(void)
 bool
 pgmc_server_key_dropped(const PgmcKey *key)
 {
-	return key->dbid == MyDatabaseId &&
-		(!SearchSysCacheExists1(FOREIGNSERVEROID,
-								ObjectIdGetDatum(key->serverid)) ||
-		 (OidIsValid(key->umid) &&
-		  !SearchSysCacheExists1(USERMAPPINGOID, ObjectIdGetDatum(key->umid))));
+	bool		dropped;
+
+	if (key->dbid != MyDatabaseId)
+		return false;
+	dropped = !SearchSysCacheExists1(FOREIGNSERVEROID,
+									 ObjectIdGetDatum(key->serverid)) ||
+		(OidIsValid(key->umid) &&
+		 !SearchSysCacheExists1(USERMAPPINGOID, ObjectIdGetDatum(key->umid)));
+
+	/* whoever waits in pgmc.run() must have no snapshot */
+	InvalidateCatalogSnapshot();
+	return dropped;
 }
 
 bool

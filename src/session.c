@@ -26,7 +26,6 @@
 #include "session.h"
 #include "taken.h"
 #include "talk.h"
-#include "transfer.h"
 
 static dlist_head holds = DLIST_STATIC_INIT(holds);
 
@@ -515,36 +514,14 @@ raise_copy(const PgmcHold *hold, const PgmcOutcome *outcome)
 	pg_unreachable();
 }
 
-/* The connection ended under the request. */
-static PGMC_NORETURN void
-raise_lost(const PgmcHold *hold, const PgmcFields *error)
-{
-	int			sqlstate = pgmc_result_sqlstate(error);
-	bool		in_doubt = sqlstate == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-
-	ereport(ERROR,
-			(errcode(sqlstate),
-			 in_doubt ?
-			 errmsg("connection of server \"%s\" was lost while committing",
-					NameStr(hold->srvname)) :
-			 errmsg("connection of server \"%s\" was lost",
-					NameStr(hold->srvname)),
-			 error->message && error->message[0] != '\0' ?
-			 errdetail_internal("%s", pgmc_transfer_clean(error->message)) : 0,
-			 in_doubt ?
-			 errhint("It is not known whether the transaction was committed.") :
-			 hold->scope == PGMC_SCOPE_CALL ? 0 :
-			 errhint("Release it and acquire it again.")));
-	pg_unreachable();
-}
-
 static void
 check_outcome(PgmcHold *hold, const PgmcOutcome *outcome, const char *command)
 {
 	if (outcome->flags & PGMC_DONE_COPY)
 		raise_copy(hold, outcome);
 	if (outcome->lost)
-		raise_lost(hold, &outcome->error);
+		pgmc_await_raise_lost(hold, pgmc_result_sqlstate(&outcome->error),
+							  outcome->error.message);
 	if (outcome->failed)
 		pgmc_report(ERROR, &outcome->error, NameStr(hold->srvname), command);
 	if (outcome->flags & PGMC_DONE_LEFT_OPEN)

@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/float.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -156,6 +157,14 @@ set_for_now(const char *name, const char *value)
 								 GUC_ACTION_SAVE, true, DEBUG1, false);
 }
 
+/* An unquoted NULL in an array is one, whatever the session has set. */
+static void
+read_nulls(void)
+{
+	if (!Array_nulls)
+		set_for_now("array_nulls", "on");
+}
+
 /*
  * The style under which dates written under this one are read as they were
  * meant: some are written in an order of their own, whatever order is set.
@@ -178,7 +187,7 @@ pgmc_transfer_begin_reading(const PgmcDescribe *desc)
 	set_for_now("datestyle", reading_style(desc->datestyle));
 	set_for_now("intervalstyle", desc->intervalstyle);
 	set_for_now("timezone", desc->timezone);
-	set_for_now("array_nulls", "on");
+	read_nulls();
 	return nestlevel;
 }
 
@@ -189,7 +198,7 @@ pgmc_transfer_begin_converting(void)
 
 	if (extra_float_digits < 1)
 		set_for_now("extra_float_digits", "1");
-	set_for_now("array_nulls", "on");
+	read_nulls();
 	return nestlevel;
 }
 

@@ -45,19 +45,6 @@ SET client_min_messages = error;
 END
 $_->value('SET client_min_messages = error') for $a, $b, $c, $d;
 
-sub set_limit
-{
-	my ($limit) = @_;
-
-	$node->append_conf('postgresql.conf', "pgmc.max_connections = $limit\n");
-	$node->reload;
-	for my $session ($admin, $a, $b, $c, $d)
-	{
-		wait_for($session, "SELECT current_setting('pgmc.max_connections') = '$limit'");
-	}
-	return;
-}
-
 # The session waits for room (up to PostgreSQL 16 all these waits have one name)
 sub waits_for_room
 {
@@ -181,7 +168,7 @@ sub end_holds
 	return;
 }
 
-set_limit(10);
+set_and_reload($node, 'pgmc.max_connections', 10, $admin, $a, $b, $c, $d);
 $_->value("SET deadlock_timeout = '10min'") for $a, $b, $c, $d;
 $admin->value("CREATE SERVER pool FOREIGN DATA WRAPPER pgmc OPTIONS (pool_size '1')");
 
@@ -239,7 +226,7 @@ end_holds('noticed', $b, $c);
 # ---- room for a pool ----
 
 # (two may be there, one of them is q's)
-set_limit(2);
+set_and_reload($node, 'pgmc.max_connections', 2, $admin, $a, $b, $c, $d);
 $admin->value("SELECT pgmc.close('$_')") for 'p', 'q', 'pool';
 $admin->value("ALTER SERVER pool OPTIONS (SET pool_size '2')");
 for my $how ('release()', 'release(close => true)')
@@ -259,13 +246,11 @@ for my $how ('release()', 'release(close => true)')
 	is_clean($admin, $how);
 }
 
-# a larger limit: the next acquire tells
+# a larger limit: the worker or the next acquire tells
 $a->value("SELECT pgmc.acquire('pool')");
 $d->value("SELECT pgmc.acquire('q')");
 waits($b, 1);
-$node->append_conf('postgresql.conf', "pgmc.max_connections = 4\n");
-$node->reload;
-wait_for($c, "SELECT current_setting('pgmc.max_connections') = '4'");
+set_and_reload($node, 'pgmc.max_connections', 4, $c);
 $c->value("SELECT pgmc.acquire('p')");
 $b->ok('a larger limit makes room for who waits');
 $_->value('SELECT pgmc.release()') for $a, $b, $c, $d;

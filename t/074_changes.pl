@@ -19,19 +19,6 @@ my ($a, $b, $c) = map { session($node) } 1 .. 3;
 $admin->value("CREATE SERVER $_ FOREIGN DATA WRAPPER pgmc") for 'p', 'q', 'r', 's', 't';
 $admin->value('CREATE TABLE log (line text)');
 
-sub set_limit
-{
-	my ($limit) = @_;
-
-	$node->append_conf('postgresql.conf', "pgmc.max_connections = $limit\n");
-	$node->reload;
-	for my $session ($admin, $a, $b, $c)
-	{
-		wait_for($session, "SELECT current_setting('pgmc.max_connections') = '$limit'");
-	}
-	return;
-}
-
 sub connections
 {
 	return $admin->value(
@@ -43,16 +30,16 @@ sub connections
 $a->value("SELECT pgmc.autonomous_on('$_', 'SELECT 1')") for 'p', 'q', 'r';
 $b->value("SELECT pgmc.acquire('s')");
 is(connections(), 'p idle, q idle, r idle, s held', 'four connections');
-set_limit(2);
+set_and_reload($node, 'pgmc.max_connections', 2, $admin, $a, $b, $c);
 wait_for($admin, 'SELECT count(*) = 2 FROM pgmc.connections', 'two of them');
 is(connections(), 'r idle, s held', 'at reload, the longest idle ones are closed');
 $a->value("SELECT pgmc.acquire('r')");
 is_state($c, "SELECT pgmc.acquire('t')", '53300', 'and the limit holds');
 $a->value("SELECT pgmc.release('r')");
-set_limit(3);
+set_and_reload($node, 'pgmc.max_connections', 3, $admin, $a, $b, $c);
 $a->value("SELECT pgmc.acquire('p'), pgmc.acquire('q')");
 is(connections(), 'p held, q held, s held', 'three are held');
-set_limit(1);
+set_and_reload($node, 'pgmc.max_connections', 1, $admin, $a, $b, $c);
 is_state($c, "SELECT pgmc.acquire('t')", '53300', 'more are held than a lower limit allows: no new one');
 $a->value("SELECT pgmc.release('p')");
 wait_for($admin, "SELECT count(*) = 2 FROM pgmc.connections", 'one less');
@@ -64,7 +51,7 @@ $b->value("SELECT pgmc.release('s')");
 is(connections(), 's idle', 'what the limit allows stays');
 $c->value("SELECT pgmc.acquire('t'), pgmc.release('t')");
 is(connections(), 't idle', '... and makes room again');
-set_limit(32);
+set_and_reload($node, 'pgmc.max_connections', 32, $admin, $a, $b, $c);
 
 # ---- another name ----
 

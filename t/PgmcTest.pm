@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  start_server session wait_for is_waiting holds_up sqlstate is_state is_clean is_free
+  start_server session wait_for set_and_reload is_waiting holds_up sqlstate is_state is_clean is_free
   worker_pid loopback_pid stand_still cpu_seconds proc_kb is_less_kb build_library replace_library);
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
@@ -69,6 +69,17 @@ sub wait_for
 			FROM pg_stat_activity"));
 	diag($session->value('SELECT string_agg(c::text, E\'\\n\') FROM pgmc.connections c'));
 	die "gave up waiting for: " . ($what || $sql);
+}
+
+# Change a setting of the server, and wait until these sessions have it.
+sub set_and_reload
+{
+	my ($node, $name, $value, @sessions) = @_;
+
+	$node->append_conf('postgresql.conf', "$name = $value\n");
+	$node->reload;
+	wait_for($_, "SELECT current_setting('$name') = '$value'") for @sessions;
+	return;
 }
 
 # Wait until n sessions are queued.
