@@ -71,6 +71,9 @@ struct PgmcRows
 /* longer rows are read value by value */
 #define ROW_BUFFER	(16 * 1024)
 
+/* one such buffer for the next call, NULL while it is in use */
+static char *kept_buffer = NULL;
+
 /* ---- the format of a command's rows, as learnt before ---- */
 
 typedef struct KnownFormat
@@ -511,6 +514,26 @@ end_rows(PgmcSink *sink)
 
 /* ---- the call's result ---- */
 
+/* Calls can be nested: what converts a value may call pgmc. */
+static char *
+take_buffer(void)
+{
+	char	   *buffer = kept_buffer;
+
+	kept_buffer = NULL;
+	return buffer != NULL ? buffer :
+		MemoryContextAlloc(TopMemoryContext, ROW_BUFFER + 1);
+}
+
+static void
+give_buffer_back(char *buffer)
+{
+	if (kept_buffer != NULL)
+		pfree(buffer);
+	else
+		kept_buffer = buffer;
+}
+
 static TupleDesc
 expected_columns(FunctionCallInfo fcinfo)
 {
@@ -560,10 +583,10 @@ pgmc_rows_begin(FunctionCallInfo fcinfo, bool own_database)
 	rows->columns = palloc0(Max(rows->desc->natts, 1) * sizeof(Column));
 	rows->values = palloc0(Max(rows->desc->natts, 1) * sizeof(Datum));
 	rows->nulls = palloc0(Max(rows->desc->natts, 1) * sizeof(bool));
-	rows->buffer = palloc(ROW_BUFFER + 1);
 	rsinfo->returnMode = SFRM_Materialize;
 	rsinfo->setResult = rows->store;
 	rsinfo->setDesc = rows->desc;
+	rows->buffer = take_buffer();
 	return rows;
 }
 
@@ -577,5 +600,6 @@ void
 pgmc_rows_clean_up(PgmcRows *rows)
 {
 	end_settings(rows);
+	give_buffer_back(rows->buffer);
 	MemoryContextDelete(rows->row_context);
 }

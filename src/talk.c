@@ -85,16 +85,13 @@ take_finished(PgmcReader *reader)
 {
 	PgmcHold   *hold = reader->hold;
 	PgmcDone	done = {PGMC_XACT_IDLE, 0};
-	StringInfoData reply;
+	StringInfoData reply = {.data = reader->buf,.maxlen = sizeof(reader->buf)};
 
 	if (hold->scope != PGMC_SCOPE_CALL ||
 		!pgmc_registry_call_finished(hold->epoch, &done.rows))
 		return false;
-	initStringInfo(&reply);
 	pgmc_wire_done(&reply, 0, hold->seq, &done);
-	memcpy(reader->buf, reply.data, reply.len);
 	reader->end = reply.len;
-	pfree(reply.data);
 	return true;
 }
 
@@ -381,6 +378,42 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 
 /* ---- requests ---- */
 
+/* longer heads don't keep their memory */
+#define HEAD_KEPT	(64 * 1024)
+
+/* for the next head: nobody else's code runs until one has been sent */
+static StringInfo kept_head = NULL;
+
+/*
+ * Begin a request of this command, or of none, in memory that lasts until
+ * end_head, or until the next request after an error.
+ */
+static StringInfo
+begin_head(const PgmcExecute *exec)
+{
+	MemoryContext caller;
+
+	if (exec != NULL && pgmc_wire_execute_size(exec) > HEAD_KEPT)
+		return makeStringInfo();
+	if (kept_head == NULL)
+	{
+		caller = MemoryContextSwitchTo(TopMemoryContext);
+		kept_head = makeStringInfo();
+		MemoryContextSwitchTo(caller);
+	}
+	resetStringInfo(kept_head);
+	return kept_head;
+}
+
+static void
+end_head(StringInfo head)
+{
+	if (head == kept_head)
+		return;
+	pfree(head->data);
+	pfree(head);
+}
+
 /* what is sent of a request besides its head */
 static void
 send_values(PgmcHold *hold, const PgmcExecute *exec)
@@ -409,21 +442,21 @@ void
 pgmc_talk_write_mail(const PgmcExecute *exec, uint8 flags, PgmcMail *mail)
 {
 	static uint16 last_seq = 0;
-	StringInfoData head;
+	StringInfo	head;
 
 	mail->length = 0;
 	if (pgmc_wire_execute_size(exec) + PGMC_FRAME_SIZE > PGMC_MAIL_SIZE)
 		return;
 	mail->seq = ++last_seq;
-	initStringInfo(&head);
-	pgmc_wire_execute_head(&head, flags, mail->seq, exec);
-	append_values(&head, exec);
-	if (head.len <= PGMC_MAIL_SIZE)
+	head = begin_head(exec);
+	pgmc_wire_execute_head(head, flags, mail->seq, exec);
+	append_values(head, exec);
+	if (head->len <= PGMC_MAIL_SIZE)
 	{
-		mail->length = head.len;
-		memcpy(mail->frame, head.data, head.len);
+		mail->length = head->len;
+		memcpy(mail->frame, head->data, head->len);
 	}
-	pfree(head.data);
+	end_head(head);
 }
 
 /* Most requests are small: they go in one piece, so that the worker wakes once. */
@@ -630,7 +663,7 @@ pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 	bool		committing =
 	(flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 ||
 	pgmc_command_may_commit(exec->command);
-	StringInfoData head;
+	StringInfo	head;
 
 	if (hold->mailed)
 	{
@@ -639,37 +672,37 @@ pgmc_talk_execute(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 		return;
 	}
 	pgmc_await_settle(hold);
-	initStringInfo(&head);
-	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
-	talk(hold, &head, exec, NULL, committing, sink, outcome);
-	pfree(head.data);
+	head = begin_head(exec);
+	pgmc_wire_execute_head(head, flags, ++hold->seq, exec);
+	talk(hold, head, exec, NULL, committing, sink, outcome);
+	end_head(head);
 }
 
 void
 pgmc_talk_many(PgmcHold *hold, const PgmcExecute *exec, uint8 flags,
 			   PgmcSource *source, PgmcOutcome *outcome)
 {
-	StringInfoData head;
+	StringInfo	head;
 
 	pgmc_await_settle(hold);
-	initStringInfo(&head);
-	pgmc_wire_execute_head(&head, flags, ++hold->seq, exec);
-	talk(hold, &head, exec, source,
+	head = begin_head(exec);
+	pgmc_wire_execute_head(head, flags, ++hold->seq, exec);
+	talk(hold, head, exec, source,
 		 (flags & PGMC_EXEC_AUTOCOMMIT) != 0 ||
 		 pgmc_command_may_commit(exec->command), NULL, outcome);
-	pfree(head.data);
+	end_head(head);
 }
 
 void
 pgmc_talk_simple(PgmcHold *hold, uint8 type, PgmcOutcome *outcome)
 {
-	StringInfoData head;
+	StringInfo	head;
 
 	pgmc_await_settle(hold);
-	initStringInfo(&head);
-	pgmc_wire_end(&head, pgmc_wire_begin(&head, type, 0, ++hold->seq));
-	talk(hold, &head, NULL, NULL,
+	head = begin_head(NULL);
+	pgmc_wire_end(head, pgmc_wire_begin(head, type, 0, ++hold->seq));
+	talk(hold, head, NULL, NULL,
 		 type == PGMC_REQUEST_COMMIT && hold->xact != PGMC_XACT_INERROR, NULL,
 		 outcome);
-	pfree(head.data);
+	end_head(head);
 }
