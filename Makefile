@@ -51,6 +51,7 @@ OBJS = \
 	src/server.o \
 	src/session.o \
 	src/sqlfuncs.o \
+	src/spin.o \
 	src/static_area.o \
 	src/stats.o \
 	src/taken.o \

@@ -20,6 +20,7 @@
 #include "fate.h"
 #include "moment.h"
 #include "registry.h"
+#include "spin.h"
 #include "transfer.h"
 
 /* how long a process that shall end waits for the outcome of a commit */
@@ -224,17 +225,21 @@ time_left(TimestampTz a, TimestampTz b)
 }
 
 /*
- * Sleep until something may have changed.  An opening has no backend yet that
+ * Wait until something may have changed.  An opening has no backend yet that
  * could be part of a deadlock, but the time limits of its own.
  */
 void
 pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
 {
-	long		timeout = time_left(hold->deadline, hold->patience);
+	static PgmcSpinGain gain;
+	long		timeout;
 	long		check;
 
 	check_deadline(hold);
 	heed_interrupts(hold);
+	if (pgmc_spin(&gain, NULL, NULL))
+		return;
+	timeout = time_left(hold->deadline, hold->patience);
 	check = pgmc_deadlock_check(wait);
 	wait_latch(timeout < 0 ? check : Min(timeout, check));
 }

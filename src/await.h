@@ -10,8 +10,8 @@
 #include "hold.h"
 
 /*
- * Sleep until the worker may have done something.  wait is kept by the caller
- * over all sleeps of one wait.  Errors: 40P01; 55P03, where an opening has
+ * Wait until the worker may have done something: poll for a moment, then
+ * sleep.  wait is kept by the caller over all sleeps of one wait.  Errors: 40P01; 55P03, where an opening has
  * passed the hold's deadline; and those of an interrupt, unless the hold's
  * request may commit: then it is passed on to the loopback statement and kept.
  */

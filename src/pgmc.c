@@ -74,8 +74,8 @@ define_settings(void)
 							&pgmc_log_waits, -1, -1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("pgmc.spin_time",
-							"Microseconds that the worker polls for the next request before it sleeps.",
-							"It never polls while no connection is held.",
+							"Microseconds that the worker and a holder poll for each other before they sleep.",
+							"The worker never polls while no connection is held, nor does a session that has sent no request.",
 							&pgmc_spin_time,
 							sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 50 : 0, 0, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);

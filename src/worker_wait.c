@@ -3,24 +3,20 @@
  *		How the worker waits: in one wait set for its latch and all sockets, or
  *		by polling them for a moment before that.
  *
- * Whoever wakes it while it polls needs no system call for that, and it needs
- * none to find out.  So while holds are active, a call costs the worker no
- * process switch.  Where that gains nothing, it leaves it alone.
+ * So while holds are active, a call costs the worker no process switch.
  */
 #include "postgres.h"
 
 #include <poll.h>
-#include <sched.h>
 
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "storage/latch.h"
-#include "storage/s_lock.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "moment.h"
-#include "settings.h"
+#include "spin.h"
 #include "worker_int.h"
 
 #define MAX_EVENTS	64
@@ -156,6 +152,83 @@ wait_for_work(long timeout)
 
 /* ---- polling, instead of sleeping, for a while ---- */
 
+/* between two looks at everything that the polling doesn't see */
+#define FULL_LOOK_US	1000
+
+/* the slots whose backends owe a reply */
+typedef struct Busy
+{
+	int			n;
+	Slot	   *slots[MAX_EVENTS];
+} Busy;
+
+/* false: something waits to be written, which polling doesn't see */
+static bool
+list_busy(Busy *busy)
+{
+	busy->n = 0;
+	for (int i = 0; i < pgmc_nslots; i++)
+		if (pgmc_slots[i] != NULL && (pgmc_slots[i]->events & WL_SOCKET_WRITEABLE))
+			return false;
+
+	for (int i = 0; i < pgmc_nslots && busy->n < MAX_EVENTS; i++)
+	{
+		Slot	   *slot = pgmc_slots[i];
+
+		if (slot != NULL && slot->position >= 0 &&
+			pgmc_remote_awaits_reply(slot->remote) &&
+			(slot->events & WL_SOCKET_READABLE) != 0)
+			busy->slots[busy->n++] = slot;
+	}
+	return true;
+}
+
+/*
+ * Have any of these connections got something?  One is asked by reading from
+ * it, which then needn't be done any more; several by one system call.
+ */
+static bool
+any_reply(void *arg)
+{
+	Busy	   *busy = arg;
+	struct pollfd fds[MAX_EVENTS];
+	bool		found = false;
+
+	if (busy->n == 1)
+	{
+		Slot	   *slot = busy->slots[0];
+
+		slot->ready = pgmc_remote_peek(slot->remote, &slot->out);
+		return slot->ready;
+	}
+	for (int i = 0; i < busy->n; i++)
+	{
+		fds[i].fd = busy->slots[i]->socket;
+		fds[i].events = POLLIN;
+	}
+	if (poll(fds, busy->n, 0) <= 0)
+		return false;
+	for (int i = 0; i < busy->n; i++)
+		if (fds[i].revents != 0)
+			busy->slots[i]->ready = found = true;
+	return found;
+}
+
+/* Poll for backends' replies if any are owed, else for holders' requests. */
+static bool
+spin(void)
+{
+	static PgmcSpinGain reply_gain;
+	static PgmcSpinGain request_gain;
+	Busy		busy;
+
+	if (!list_busy(&busy))
+		return false;
+	if (busy.n == 0)
+		return pgmc_spin(&request_gain, NULL, NULL);
+	return pgmc_spin(&reply_gain, any_reply, &busy);
+}
+
 /* microseconds since start */
 static double
 elapsed(const instr_time *start)
@@ -165,148 +238,6 @@ elapsed(const instr_time *start)
 	INSTR_TIME_SET_CURRENT(now);
 	INSTR_TIME_SUBTRACT(now, *start);
 	return INSTR_TIME_GET_MICROSEC(now);
-}
-
-/* so many vain attempts in a row, and it pauses for so many sleeps, or more */
-#define SPIN_MISSES		16
-#define SPIN_PAUSE		64
-#define SPIN_PAUSE_MAX	4096
-
-/* between two looks at everything that the polling doesn't see */
-#define FULL_LOOK_US	1000
-
-#define LATCH_LOOKS		16
-#define YIELD_EVERY		4
-
-/*
- * What has come of it so far: of waiting for backends' replies, and of waiting
- * for holders' requests.  Where it is in vain most of the time it is left
- * alone, with a trial now and then.
- */
-typedef struct SpinGain
-{
-	int			misses;			/* since the last time that it was worth it */
-	int			pause;			/* sleeps that are still due without it */
-} SpinGain;
-
-static SpinGain reply_gain;
-static SpinGain request_gain;
-
-static void
-note_spin(SpinGain *gain, bool found)
-{
-	if (found)
-		gain->misses = 0;
-	else if (++gain->misses >= SPIN_MISSES)
-		gain->pause = Min(SPIN_PAUSE << Min(gain->misses - SPIN_MISSES, 16),
-						  SPIN_PAUSE_MAX);
-}
-
-/* the slots whose backends owe a reply; -1: something waits to be written */
-static int
-list_busy(Slot **busy)
-{
-	int			n = 0;
-
-	for (int i = 0; i < pgmc_nslots; i++)
-		if (pgmc_slots[i] != NULL && (pgmc_slots[i]->events & WL_SOCKET_WRITEABLE))
-			return -1;
-
-	for (int i = 0; i < pgmc_nslots && n < MAX_EVENTS; i++)
-	{
-		Slot	   *slot = pgmc_slots[i];
-
-		if (slot != NULL && slot->position >= 0 &&
-			pgmc_remote_awaits_reply(slot->remote) &&
-			(slot->events & WL_SOCKET_READABLE) != 0)
-			busy[n++] = slot;
-	}
-	return n;
-}
-
-/*
- * Have any of these connections got something?  One is asked by reading from
- * it, which then needn't be done any more; several by one system call.
- */
-static bool
-any_reply(Slot **busy, int n)
-{
-	struct pollfd fds[MAX_EVENTS];
-	bool		found = false;
-
-	if (n == 1)
-	{
-		busy[0]->ready = pgmc_remote_peek(busy[0]->remote,
-										  &busy[0]->out);
-		return busy[0]->ready;
-	}
-	for (int i = 0; i < n; i++)
-	{
-		fds[i].fd = busy[i]->socket;
-		fds[i].events = POLLIN;
-	}
-	if (poll(fds, n, 0) <= 0)
-		return false;
-	for (int i = 0; i < n; i++)
-		if (fds[i].revents != 0)
-			busy[i]->ready = found = true;
-	return found;
-}
-
-/* Look at the latch for a microsecond or so, which costs no system call. */
-static bool
-latch_set_soon(void)
-{
-	for (int i = 0; i < LATCH_LOOKS; i++)
-	{
-		if (*(volatile sig_atomic_t *) &MyLatch->is_set)
-		{
-			ResetLatch(MyLatch);
-			return true;
-		}
-		SPIN_DELAY();
-	}
-	return false;
-}
-
-/*
- * Poll for up to pgmc.spin_time; true when there is something to do.  As long
- * as this process doesn't say that it may sleep, whoever sets its latch needs
- * no system call for that.  The processor is offered to others now and then:
- * one of them may be the one we wait for.
- */
-static bool
-spin(void)
-{
-	Slot	   *busy[MAX_EVENTS];
-	int			n;
-	SpinGain   *gain;
-	instr_time	start;
-
-	if (pgmc_spin_time <= 0)
-		return false;
-	n = list_busy(busy);
-	if (n < 0)
-		return false;
-	gain = n > 0 ? &reply_gain : &request_gain;
-	if (gain->pause > 0)
-	{
-		gain->pause--;
-		return false;
-	}
-	INSTR_TIME_SET_CURRENT(start);
-	for (int round = 1; elapsed(&start) < pgmc_spin_time; round++)
-	{
-		if (latch_set_soon() || (n > 0 && any_reply(busy, n)))
-		{
-			note_spin(gain, true);
-			return true;
-		}
-		if (round % YIELD_EVERY == 0)
-			sched_yield();
-	}
-	note_spin(gain, false);
-	return false;
 }
 
 /*

@@ -1,5 +1,6 @@
-# The worker polls instead of sleeping as long as there is work: nothing that it isn't waiting for
-# may get lost or be late by that, and nobody who has stopped may keep it polling.
+# The worker polls instead of sleeping as long as there is work, and so does a session for the reply
+# to its request: nothing that they aren't waiting for may get lost or be late by that, nobody who has
+# stopped may keep the worker polling, and where it gains nothing both leave it alone.
 
 use strict;
 use warnings;
@@ -85,10 +86,11 @@ sub uses_no_cpu
 	my ($what) = @_;
 
 	$admin->value('SELECT pg_sleep(0.2)');
-	my $cpu = cpu_seconds($worker);
+	my @before = map { cpu_seconds($_) } $worker, $holder->{pid};
 	$admin->value('SELECT pg_sleep(1)');
-	$cpu = cpu_seconds($worker) - $cpu;
-	cmp_ok($cpu, '<=', 0.03, "the worker uses no CPU $what");
+	my @after = map { cpu_seconds($_) } $worker, $holder->{pid};
+	cmp_ok($after[0] - $before[0], '<=', 0.03, "the worker uses no CPU $what");
+	cmp_ok($after[1] - $before[1], '<=', 0.03, '... nor does the session');
 	return;
 }
 
@@ -143,6 +145,55 @@ $admin->value("SELECT pg_terminate_backend($worker, 10000)");
 $busy->result;
 like($busy->{err}, qr/ERROR:  0800[67]: /, 'the worker ends when it is told to');
 is_free($admin, 'and another one starts');
+
+# ---- what it is for, and where it is not worth it ----
+
+# so long that a short call's reply is always here before the end of it
+set_and_reload($node, 'pgmc.spin_time', 10000, $admin);
+
+# How often a process has gone to sleep
+sub sleeps
+{
+	my ($pid) = @_;
+
+	return slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m ? $1 : undef;
+}
+
+# so many calls, all of this kind; what they took of the session: times asleep, seconds of CPU
+sub calls
+{
+	my ($n, $command) = @_;
+
+	$holder->value("SELECT pgmc.acquire(), pgmc.execute('SELECT 1')");
+	my $sleeps = sleeps($holder->{pid});
+	my $cpu = cpu_seconds($holder->{pid});
+	$holder->send("DO \$\$ BEGIN FOR i IN 1 .. $n LOOP PERFORM pgmc.execute('$command'); END LOOP; END \$\$");
+	$holder->ok("$n times $command");
+	$sleeps = sleeps($holder->{pid}) - $sleeps;
+	$cpu = cpu_seconds($holder->{pid}) - $cpu;
+	$holder->value('SELECT pgmc.rollback(), pgmc.release()');
+	return ($sleeps, $cpu);
+}
+
+cmp_ok((calls(1000, 'SELECT 1'))[0], '<', 500, 'a session rarely sleeps in short calls');
+cmp_ok((calls(200, 'SELECT pg_sleep(0.02)'))[1], '<', 1, 'it learns not to poll in longer ones');
+
+# who polls can be cancelled, and sees that the connection is gone
+my $loopback = loopback_pid($admin);
+$holder->value("SET statement_timeout = '300 ms'");
+$holder->run("SELECT work('pgmc_loopback', 'SELECT false')");
+like($holder->{err}, qr/ERROR:  57014: /, 'a session that polls can be cancelled');
+is_free($admin, 'afterwards');
+is(loopback_pid($admin), $loopback, 'which costs no connection');
+$holder->value('SET statement_timeout = 0');
+$busy->send("SELECT work('pgmc_loopback', 'SELECT false')");
+wait_for($admin, "SELECT count(*) = 1 FROM pgmc.connections WHERE holder_pid = $busy->{pid} AND backend_pid IS NOT NULL");
+$admin->value("SELECT pg_terminate_backend(backend_pid, 10000) FROM pgmc.connections WHERE holder_pid = $busy->{pid}");
+$busy->result;
+like($busy->{err}, qr/ERROR:  08006: /, '... and sees that its connection is gone');
+
+set_and_reload($node, 'pgmc.spin_time', 0, $admin);
+cmp_ok((calls(1000, 'SELECT 1'))[0], '>', 500, 'without polling, it sleeps in most calls');
 
 $_->quit for $holder, $busy, $admin;
 done_testing();

@@ -1,0 +1,103 @@
+/*
+ * spin.c
+ *		Polling for a moment instead of sleeping.
+ *
+ * As long as a process doesn't say that it may sleep, whoever sets its latch
+ * needs no system call for that, and it needs none to find out.  What it saves
+ * above all is waking up a processor that has gone to sleep meanwhile.
+ */
+#include "postgres.h"
+
+#include <sched.h>
+
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/latch.h"
+#include "storage/s_lock.h"
+
+#include "settings.h"
+#include "spin.h"
+
+/*
+ * After so many vain attempts in a row there is a pause of so many waits, twice
+ * as many each time, up to a limit; then some more attempts.  These must be
+ * several, and the pauses not too long: the other side learns as well, and
+ * neither gains anything while the other one sleeps.
+ */
+#define SPIN_MISSES		16
+#define SPIN_TRIALS		8
+#define SPIN_PAUSE		64
+#define SPIN_PAUSE_MAX	256
+
+#define LATCH_LOOKS		16
+
+static void
+note_spin(PgmcSpinGain *gain, bool found)
+{
+	if (found)
+	{
+		gain->misses = 0;
+		gain->last_pause = 0;
+	}
+	else if (++gain->misses >= SPIN_MISSES)
+	{
+		gain->misses = SPIN_MISSES - SPIN_TRIALS;
+		gain->last_pause = Min(Max(2 * gain->last_pause, SPIN_PAUSE),
+							   SPIN_PAUSE_MAX);
+		gain->pause = gain->last_pause;
+	}
+}
+
+/* Look at the latch for a microsecond or so, which costs no system call. */
+static bool
+latch_set_soon(void)
+{
+	for (int i = 0; i < LATCH_LOOKS; i++)
+	{
+		if (*(volatile sig_atomic_t *) &MyLatch->is_set)
+		{
+			ResetLatch(MyLatch);
+			return true;
+		}
+		SPIN_DELAY();
+	}
+	return false;
+}
+
+/* less than pgmc.spin_time since start? */
+static bool
+time_left(const instr_time *start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, *start);
+	return INSTR_TIME_GET_MICROSEC(now) < pgmc_spin_time;
+}
+
+/* The processor is offered to others: one of them may be who we wait for. */
+bool
+pgmc_spin(PgmcSpinGain *gain, PgmcSpinLook look, void *arg)
+{
+	instr_time	start;
+
+	if (pgmc_spin_time <= 0)
+		return false;
+	if (gain->pause > 0)
+	{
+		gain->pause--;
+		return false;
+	}
+	INSTR_TIME_SET_CURRENT(start);
+	while (time_left(&start))
+	{
+		if (latch_set_soon() || (look != NULL && look(arg)))
+		{
+			note_spin(gain, true);
+			return true;
+		}
+		sched_yield();
+	}
+	note_spin(gain, false);
+	return false;
+}
