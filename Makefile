@@ -50,8 +50,8 @@ OBJS = \
 	src/rows.o \
 	src/server.o \
 	src/session.o \
-	src/sqlfuncs.o \
 	src/spin.o \
+	src/sqlfuncs.o \
 	src/static_area.o \
 	src/stats.o \
 	src/taken.o \

@@ -29,6 +29,12 @@
 /* how often to ask what became of a transaction that is still in progress */
 #define RESOLVE_EVERY_MS	10
 
+/*
+ * A latch that is set again and again for other reasons shall neither keep the
+ * search for deadlocks from its turn nor count as a gain.
+ */
+#define POLLS_OF_A_WAIT	4
+
 static void
 wait_latch(long timeout)
 {
@@ -237,8 +243,12 @@ pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
 
 	check_deadline(hold);
 	heed_interrupts(hold);
-	if (pgmc_spin(&gain, NULL, NULL))
-		return;
+	if (wait->polls < POLLS_OF_A_WAIT)
+	{
+		wait->polls++;
+		if (pgmc_spin(&gain, NULL, NULL))
+			return;
+	}
 	timeout = time_left(hold->deadline, hold->patience);
 	check = pgmc_deadlock_check(wait);
 	wait_latch(timeout < 0 ? check : Min(timeout, check));

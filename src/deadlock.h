@@ -16,6 +16,7 @@ typedef struct PgmcWait
 	const PgmcKey *key;			/* of the server that is waited for */
 	TimestampTz since;
 	TimestampTz next_check;
+	int			polls;			/* instead of sleeping, so far */
 } PgmcWait;
 
 /*

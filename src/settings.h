@@ -11,7 +11,7 @@ extern int	pgmc_acquire_timeout;	/* milliseconds, 0: none */
 extern bool pgmc_session_holds;
 extern int	pgmc_log_waits;		/* milliseconds, -1: off */
 
-/* the worker's; pgmc_max_connections is also read by whoever acquires */
+/* the worker's; the first two are also read by who polls, and who acquires */
 extern int	pgmc_spin_time;		/* microseconds */
 extern int	pgmc_max_connections;
 extern int	pgmc_worker_linger; /* milliseconds */

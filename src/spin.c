@@ -80,6 +80,8 @@ bool
 pgmc_spin(PgmcSpinGain *gain, PgmcSpinLook look, void *arg)
 {
 	instr_time	start;
+	bool		last;
+	bool		found;
 
 	if (pgmc_spin_time <= 0)
 		return false;
@@ -89,15 +91,14 @@ pgmc_spin(PgmcSpinGain *gain, PgmcSpinLook look, void *arg)
 		return false;
 	}
 	INSTR_TIME_SET_CURRENT(start);
-	while (time_left(&start))
+	do
 	{
-		if (latch_set_soon() || (look != NULL && look(arg)))
-		{
-			note_spin(gain, true);
-			return true;
-		}
-		sched_yield();
-	}
-	note_spin(gain, false);
-	return false;
+		/* others may have had the processor for long: then for the last time */
+		last = !time_left(&start);
+		found = latch_set_soon() || (look != NULL && look(arg));
+		if (!found && !last)
+			sched_yield();
+	} while (!found && !last);
+	note_spin(gain, found);
+	return found;
 }

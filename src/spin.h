@@ -15,8 +15,8 @@
  */
 typedef struct PgmcSpinGain
 {
-	int			misses;			/* since the last time that it was worth it */
-	int			last_pause;		/* 0: none since then */
+	int			misses;			/* that count towards the next pause */
+	int			last_pause;		/* 0: none since it was worth it */
 	int			pause;			/* waits that are still due without it */
 } PgmcSpinGain;
 

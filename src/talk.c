@@ -378,7 +378,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 
 /* ---- requests ---- */
 
-/* longer heads don't keep their memory */
+/* the heads of longer requests don't keep their memory */
 #define HEAD_KEPT	(64 * 1024)
 
 /* for the next head: nobody else's code runs until one has been sent */
