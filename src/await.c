@@ -243,7 +243,7 @@ pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
 
 	check_deadline(hold);
 	heed_interrupts(hold);
-	if (wait->polls < POLLS_OF_A_WAIT)
+	if (!wait->stream && wait->polls < POLLS_OF_A_WAIT)
 	{
 		wait->polls++;
 		if (pgmc_spin(&gain, NULL, NULL))

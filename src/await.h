@@ -11,8 +11,8 @@
 
 /*
  * Wait until the worker may have done something: poll for a moment, the first
- * few times, then sleep.  wait is kept by the caller over all sleeps of one
- * wait.  Errors: 40P01; 55P03, where an opening has passed the hold's deadline;
+ * few times, then sleep; in a stream, where a longer sleep finds more, at once.
+ * wait is kept by the caller over all sleeps of one wait.  Errors: 40P01; 55P03, where an opening has passed the hold's deadline;
  * and those of an interrupt, unless the hold's request may commit: then it is
  * passed on to the loopback statement and kept.
  */

@@ -10,10 +10,11 @@
 
 #include "registry.h"
 
-/* A wait, and when it shall be looked at; all but the key begins as zero. */
+/* A wait, and when it shall be looked at; all but the first two begins as zero. */
 typedef struct PgmcWait
 {
 	const PgmcKey *key;			/* of the server that is waited for */
+	bool		stream;			/* for more of what comes or goes by itself */
 	TimestampTz since;
 	TimestampTz next_check;
 	int			polls;			/* instead of sleeping, so far */

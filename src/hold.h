@@ -32,6 +32,7 @@ struct PgmcReader
 	Size		at;				/* bytes of buf taken */
 	Size		end;			/* bytes of buf received */
 	Size		frame_left;		/* of the present frame's payload */
+	Size		received;		/* bytes of replies to the present request */
 	char		buf[PGMC_COPY_MAX];
 };
 

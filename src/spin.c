@@ -11,7 +11,6 @@
 #include <sched.h>
 
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "storage/s_lock.h"
 
@@ -28,6 +27,13 @@
 #define SPIN_TRIALS		8
 #define SPIN_PAUSE		64
 #define SPIN_PAUSE_MAX	256
+
+/*
+ * After so many times pgmc.spin_time without a wait, what was learnt is
+ * forgotten: something else may have begun.  So what polling in vain costs of
+ * a processor is limited to a hundredth.
+ */
+#define SPIN_FORGET		100
 
 #define LATCH_LOOKS		16
 
@@ -64,37 +70,52 @@ latch_set_soon(void)
 	return false;
 }
 
+/* microseconds from one to the other */
+static double
+microseconds(instr_time from, instr_time to)
+{
+	INSTR_TIME_SUBTRACT(to, from);
+	return INSTR_TIME_GET_MICROSEC(to);
+}
+
 /* less than pgmc.spin_time since start? */
 static bool
-time_left(const instr_time *start)
+time_left(instr_time start)
 {
 	instr_time	now;
 
 	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, *start);
-	return INSTR_TIME_GET_MICROSEC(now) < pgmc_spin_time;
+	return microseconds(start, now) < pgmc_spin_time;
+}
+
+/* A wait begins: is it to be one without polling? */
+static bool
+pauses(PgmcSpinGain *gain)
+{
+	instr_time	last = gain->last;
+
+	INSTR_TIME_SET_CURRENT(gain->last);
+	if (microseconds(last, gain->last) > SPIN_FORGET * (double) pgmc_spin_time)
+		gain->misses = gain->last_pause = gain->pause = 0;
+	if (gain->pause == 0)
+		return false;
+	gain->pause--;
+	return true;
 }
 
 /* The processor is offered to others: one of them may be who we wait for. */
 bool
 pgmc_spin(PgmcSpinGain *gain, PgmcSpinLook look, void *arg)
 {
-	instr_time	start;
 	bool		last;
 	bool		found;
 
-	if (pgmc_spin_time <= 0)
+	if (pgmc_spin_time <= 0 || pauses(gain))
 		return false;
-	if (gain->pause > 0)
-	{
-		gain->pause--;
-		return false;
-	}
-	INSTR_TIME_SET_CURRENT(start);
 	do
 	{
 		/* others may have had the processor for long: then for the last time */
-		last = !time_left(&start);
+		last = !time_left(gain->last);
 		found = latch_set_soon() || (look != NULL && look(arg));
 		if (!found && !last)
 			sched_yield();

@@ -9,6 +9,8 @@
 #ifndef PGMC_SPIN_H
 #define PGMC_SPIN_H
 
+#include "portability/instr_time.h"
+
 /*
  * What has come of it so far, of one kind of wait: the process's own memory,
  * all zero at first.
@@ -18,6 +20,7 @@ typedef struct PgmcSpinGain
 	int			misses;			/* that count towards the next pause */
 	int			last_pause;		/* 0: none since it was worth it */
 	int			pause;			/* waits that are still due without it */
+	instr_time	last;			/* when the latest wait began */
 } PgmcSpinGain;
 
 /* Is there something to do, besides what the latch tells? */

@@ -55,7 +55,7 @@ pgmc_talk_drop(PgmcHold *hold)
 static void
 send_bytes(PgmcHold *hold, const char *data, Size length)
 {
-	PgmcWait	wait = {.key = &hold->key};
+	PgmcWait	wait = {.key = &hold->key,.stream = true};
 
 	while (length > 0)
 	{
@@ -109,6 +109,7 @@ fill_at_once(PgmcReader *reader)
 								 &reader->end, &wake);
 	if (wake)
 		pgmc_registry_wake_worker();
+	reader->received += reader->end;
 	if (reader->end > 0)
 		return true;
 	if (state == PGMC_CHANNEL_FENCED && take_finished(reader))
@@ -122,7 +123,8 @@ fill_at_once(PgmcReader *reader)
 static void
 fill(PgmcReader *reader)
 {
-	PgmcWait	wait = {.key = &reader->hold->key};
+	PgmcWait	wait = {.key = &reader->hold->key,
+	.stream = reader->received >= sizeof(reader->buf)};
 
 	while (!fill_at_once(reader))
 		pgmc_await_worker(reader->hold, &wait);
@@ -526,7 +528,7 @@ static void
 send_frame(Sending *sending, const char *data, Size length)
 {
 	PgmcHold   *hold = sending->hold;
-	PgmcWait	wait = {.key = &hold->key};
+	PgmcWait	wait = {.key = &hold->key,.stream = true};
 
 	while (length > 0 && !sending->outcome->lost)
 	{
@@ -596,6 +598,7 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 
 	memset(outcome, 0, sizeof(*outcome));
 	hold->reader.at = hold->reader.end = hold->reader.frame_left = 0;
+	hold->reader.received = 0;
 	hold->interrupted = false;
 	hold->patience = 0;
 	hold->committing = false;
