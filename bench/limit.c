@@ -3,14 +3,16 @@
  *		What nothing that asks a backend over libpq can go below: a client that
  *		does no more than that.
  *
- *	limit WORK COUNT
+ *	limit WORK COUNT [poll]
  *
  * does the WORK of a pair of pairs.sql COUNT times and prints the microseconds
- * that each took.  Statements are prepared, rows are binary, and what can go
+ * that each took.  It sleeps for a reply, as libpq does, or polls.  Statements are prepared, rows are binary, and what can go
  * out together does; there is no SQL, no worker and no shared memory on this
  * side.  bench/limit.sh compares.  The server is the one that PGHOST, PGPORT
  * and PGDATABASE name.
  */
+#include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +23,26 @@
 #define INSERT	"INSERT INTO journal (who, what) VALUES ('bench', 'a line of the log')"
 
 static PGconn *conn;
+static bool polling = false;
 
 static void
 fail(void)
 {
 	fprintf(stderr, "limit: %s\n", PQerrorMessage(conn));
 	exit(1);
+}
+
+/* The next result, as PQgetResult. */
+static PGresult *
+next_result(void)
+{
+	while (polling && PQisBusy(conn))
+	{
+		if (!PQconsumeInput(conn))
+			fail();
+		sched_yield();
+	}
+	return PQgetResult(conn);
 }
 
 /* Take all results of a statement, or of all up to a Sync. */
@@ -38,7 +54,7 @@ take_results(ExecStatusType last)
 
 	do
 	{
-		while ((result = PQgetResult(conn)) != NULL)
+		while ((result = next_result()) != NULL)
 		{
 			status = PQresultStatus(result);
 			PQclear(result);
@@ -167,15 +183,16 @@ int
 main(int argc, char **argv)
 {
 	const struct Work *work = NULL;
-	int			count = argc == 3 ? atoi(argv[2]) : 0;
+	int			count = argc >= 3 ? atoi(argv[2]) : 0;
 	double		begin;
 
-	for (size_t i = 0; argc == 3 && i < sizeof(works) / sizeof(works[0]); i++)
+	polling = argc == 4 && strcmp(argv[3], "poll") == 0;
+	for (size_t i = 0; (argc == 3 || polling) && i < sizeof(works) / sizeof(works[0]); i++)
 		if (strcmp(argv[1], works[i].name) == 0)
 			work = &works[i];
 	if (work == NULL || count <= 0)
 	{
-		fprintf(stderr, "usage: limit held|insert|block|rows COUNT\n");
+		fprintf(stderr, "usage: limit held|insert|block|rows COUNT [poll]\n");
 		return 2;
 	}
 	conn = PQconnectdb("");

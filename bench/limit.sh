@@ -6,17 +6,18 @@ compile_limit() {
 	compile_client limit
 }
 
-# measure_limit ROUND: all three in turn
+# measure_limit ROUND: all four in turn
 measure_limit() {
 	for name in held insert block rows; do
 		calls=$(ask "SELECT greatest(calls * $scale / 100, 1) FROM pair WHERE name = '$name'")
 		bare=$(run env PGDATABASE=bench "$work/limit" $name "$calls")
+		polling=$(run env PGDATABASE=bench "$work/limit" $name "$calls" poll)
 		# one session: dblink's connection is its own
 		both=$(bench_psql -A -t -F ', ' -c "SELECT dblink_connect('bench', loopback())" \
 			-c "SELECT pgmc_$name(1), other_$name(1)" \
 			-c "SELECT 'both', clocked('pgmc_$name', $calls), clocked('other_$name', $calls)" |
 			sed -n 's/^both, //p')
-		ask "INSERT INTO limits VALUES ('$name', $1, $bare, $both)"
+		ask "INSERT INTO limits VALUES ('$name', $1, $bare, $polling, $both)"
 	done
 }
 
@@ -49,8 +50,8 @@ table_of_limits() {
 
 # The same as Markdown
 markdown_of_limits() {
-	echo '| work | bare libpq | pgmc | dblink | pgmc to libpq | libpq to dblink |'
-	echo '|---|--:|--:|--:|--:|--:|'
-	ask "SELECT format('| %s | %s | %s | %s | %s | %s |', work, libpq, pgmc, dblink,
-		\"pgmc to libpq\", \"libpq to dblink\") FROM limit_report"
+	echo '| work | bare libpq | polling | pgmc | dblink | pgmc to polling | polling to dblink |'
+	echo '|---|--:|--:|--:|--:|--:|--:|'
+	ask "SELECT format('| %s | %s | %s | %s | %s | %s | %s |', work, libpq, polling, pgmc, dblink,
+		\"pgmc to polling\", \"polling to dblink\") FROM limit_report"
 }

@@ -52,7 +52,8 @@ CREATE TABLE measurement (
 CREATE TABLE limits (
 	name text,
 	round int,
-	bare float8,						-- microseconds per call, all three
+	bare float8,						-- microseconds per call, all four
+	polling float8,
 	ours float8,
 	other float8);
 

@@ -52,12 +52,14 @@ CREATE VIEW report AS
 		FROM pair JOIN figure USING (name)
 		ORDER BY place;
 
--- The table of limits, another. The share of dblink's time that bare libpq needs is the least that
--- the ratio of pgmc to dblink could be.
+-- The table of limits, another. The share of dblink's time that a bare client needs is about the
+-- least that the ratio of pgmc to dblink could be.
 CREATE VIEW limit_report AS
-	SELECT work, readable(m[1], unit) AS libpq, readable(m[2], unit) AS pgmc, readable(m[3], unit) AS dblink,
-			readable(m[4]) AS "pgmc to libpq", readable(m[5]) AS "libpq to dblink"
+	SELECT work, readable(m[1], unit) AS libpq, readable(m[2], unit) AS polling,
+			readable(m[3], unit) AS pgmc, readable(m[4], unit) AS dblink,
+			readable(m[5]) AS "pgmc to polling", readable(m[6]) AS "polling to dblink"
 		FROM pair JOIN (
-			SELECT name, ARRAY[median(bare), median(ours), median(other), median(ours / bare), median(bare / other)] AS m
+			SELECT name, ARRAY[median(bare), median(polling), median(ours), median(other),
+					median(ours / polling), median(polling / other)] AS m
 				FROM limits GROUP BY name) AS medians USING (name)
 		ORDER BY place;
