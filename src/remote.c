@@ -280,6 +280,7 @@ pgmc_remote_peek(PgmcRemote *remote, StringInfo out)
 		return out->len > length;
 	}
 	remote->out = NULL;
+	remote->peeked = true;
 	return true;
 }
 
@@ -294,8 +295,12 @@ pgmc_remote_advance(PgmcRemote *remote, bool readable, StringInfo out)
 		if (remote->state == PGMC_REMOTE_BUSY &&
 			(remote->cancel_next != 0 || remote->cancel_give_up != 0))
 			pgmc_remote_advance_cancel(remote);
-		if (remote->conn != NULL && readable && !PQconsumeInput(remote->conn))
+
+		/* an end of the connection that comes later shall be seen later */
+		if (remote->conn != NULL && readable && !remote->peeked &&
+			!PQconsumeInput(remote->conn))
 			remote->eof = true;
+		remote->peeked = false;
 
 		/* libpq may have notices to tell then, which can't go inside a row */
 		if (remote->conn != NULL && remote->row == NULL)

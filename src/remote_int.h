@@ -91,6 +91,7 @@ typedef struct Task
 	bool		cancelled;		/* a cancel has been sent */
 	bool		condemned;		/* close the connection at the end */
 	bool		fixed_up;		/* final repairs have been arranged */
+	bool		ran;			/* its command's result is here */
 	bool		committed;		/* the server has confirmed the commit */
 	bool		resets;			/* a recovery with STEP_RESET */
 	uint8		done_flags;		/* PGMC_DONE_... */
@@ -123,6 +124,7 @@ struct PgmcRemote
 	TimestampTz cancel_give_up;
 	PgmcNetCancel *net_cancel;	/* one on its way over the network, or NULL */
 	TimestampTz retry_at;		/* to resolve a commit in doubt, 0: none */
+	bool		peeked;			/* libpq has read what there is already */
 	bool		eof;			/* libpq has seen the end of the connection */
 	bool		drained;		/* and has given all that came before it */
 	bool		last_null;		/* the last PQgetResult gave nothing */

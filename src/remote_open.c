@@ -54,6 +54,7 @@ pgmc_remote_close(PgmcRemote *remote)
 	remote->has_fd = false;
 	remote->state = PGMC_REMOTE_CLOSED;
 	remote->task.kind = TASK_NONE;
+	remote->peeked = false;
 	remote->eof = false;
 	remote->drained = false;
 	remote->blocked = false;
@@ -87,9 +88,15 @@ in_doubt(const PgmcRemote *remote)
 	  ((task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) &&
 	   (!task->many || task->synced))));	/* the Sync commits them */
 
+	/* all of it was answered before the end came, but not how it ended */
+	bool		over = task->simple && task->ran && !task->sent &&
+	(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT));
+
+	if (!commits || task->failed || task->committed)
+		return false;
+
 	/* the server's last words, where it had any, say that it hadn't */
-	return commits && task->sent && !task->failed && !task->committed &&
-		remote->error_sqlstate == 0;
+	return over || (task->sent && remote->error_sqlstate == 0);
 }
 
 /*
@@ -142,11 +149,10 @@ pgmc_remote_lose(PgmcRemote *remote)
 													   RESOLVE_EVERY_MS);
 		return;
 	}
-	if (task->own_commit && !task->committed)
+	if ((task->own_commit && !task->committed) || in_doubt(remote))
 		remote->error_sqlstate = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-	if (remote->error_sqlstate == 0)
-		remote->error_sqlstate = in_doubt(remote) ?
-			ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN : ERRCODE_CONNECTION_FAILURE;
+	else if (remote->error_sqlstate == 0)
+		remote->error_sqlstate = ERRCODE_CONNECTION_FAILURE;
 	if (task->kind != TASK_NONE && task->kind != TASK_RECOVER &&
 		!task->silent && remote->out != NULL)
 		tell_loss(remote);

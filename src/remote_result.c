@@ -231,6 +231,7 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			if (PQntuples(res) > 0 && rows_wanted(task))
 				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
+			task->ran = true;
 			heed_tag(remote, res);
 			if (task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0)
 			{
@@ -259,6 +260,25 @@ complete_step(PgmcRemote *remote, PGresult *res)
 		default:
 			break;
 	}
+}
+
+/*
+ * The Sync has been answered: what commits by itself has done so, whatever
+ * the server says after that.
+ */
+static void
+take_sync(PgmcRemote *remote)
+{
+	Task	   *task = &remote->task;
+
+	task->at = task->nsteps;
+	task->sent = false;
+	if (task->fresh && !task->failed && !task->refused &&
+		(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) &&
+		(task->many ? task->synced : task->ran))
+		task->committed = true;
+	PQexitPipelineMode(remote->conn);
+	task->pipelined = false;
 }
 
 /* The step's results are all here. */
@@ -343,10 +363,7 @@ pgmc_remote_take_result(PgmcRemote *remote)
 				leave_copy(remote, status);
 			break;
 		case PGRES_PIPELINE_SYNC:
-			remote->task.at = remote->task.nsteps;
-			remote->task.sent = false;
-			PQexitPipelineMode(remote->conn);
-			remote->task.pipelined = false;
+			take_sync(remote);
 			break;
 		case PGRES_PIPELINE_ABORTED:
 			break;

@@ -63,6 +63,52 @@ is_state($holder, undef, '08007', 'terminated after a COMMIT in a string');
 is($admin->value("SELECT count(*) FROM t WHERE id = 'own'"), '1', 'which was done');
 is_clean($admin, 'terminated after a COMMIT in a string');
 
+# ---- after it, and all that there is to tell comes at once: the reply, last words, and the end ----
+
+# as much as libpq reads in one go, together with what is behind it
+$admin->value(<<END);
+CREATE FUNCTION shout() RETURNS int LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM pg_advisory_xact_lock(8);
+	RAISE NOTICE '%', repeat('x', 50000);
+	RETURN 1;
+END \$\$;
+END
+my %together = (
+	'autonomous call' => [ '', "SELECT pgmc.autonomous('INSERT INTO t SELECT ''%s'' FROM shout()'), 'went on'" ],
+	'rows of autonomous_query' => [
+		'', "SELECT pgmc.acquire('a'), length(x), 'went on' FROM pgmc.autonomous_query(
+			'INSERT INTO t SELECT ''%s'' FROM pg_advisory_xact_lock(8) RETURNING repeat(''x'', 50000)') AS t(x text)"
+	],
+	'call under autocommit' => [
+		'', "SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('INSERT INTO t SELECT ''%s'' FROM shout()'), 'went on'"
+	],
+	'several commands' => [ '|08007', "SELECT pgmc.autonomous('INSERT INTO t VALUES (''%s''); SELECT shout()')" ]);
+for my $how (sort keys %together)
+{
+	my ($state, $sql) = @{ $together{$how} };
+	my $worker = worker_pid($admin);
+
+	$admin->value('SELECT pgmc.close(), pg_advisory_lock(8)');
+	$holder->send(sprintf $sql, $how);
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'advisory'", $how);
+	stand_still($worker);
+	$admin->value('SELECT pg_advisory_unlock(8)');
+	wait_for($admin, "SELECT count(*) = 1 FROM t WHERE id = '$how'");
+	wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND state <> 'idle'");
+	terminate();
+	kill 'CONT', $worker;
+	$holder->result;
+	like(sqlstate($holder->{err}), qr/^(?:$state)$/, "$how, read together with the end")
+	  || diag(substr($holder->{err}, -1000));
+	like($holder->{out}, qr/went on/, "$how: the caller goes on") if $state eq '';
+	$holder->run('SELECT pgmc.release_all()');
+	is_free($next, "$how, read together with the end");
+	is_clean($admin, "$how, read together with the end");
+}
+
 # ---- after it, before it is told: in the wait for a synchronous standby ----
 
 $admin->value("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
