@@ -66,8 +66,6 @@ pgmc_slot_flush_out(int i)
 	}
 	if (slot->out_sent == slot->out.len && slot->out.len > 0)
 		pgmc_slot_reset_out(slot);
-	if (moved)
-		pgmc_registry_wake_holder(i);
 	return moved;
 }
 

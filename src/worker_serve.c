@@ -346,6 +346,7 @@ serve(int i, bool attention)
 	while (again)
 	{
 		PgmcRemoteEvent event;
+		bool		moved;
 
 		again = false;
 		if (slot->duty != DUTY_DRAIN && slot->duty != DUTY_RECOVER &&
@@ -360,9 +361,14 @@ serve(int i, bool attention)
 		event = pgmc_remote_take_event(slot->remote);
 		handle_event(i, event);
 		again = again || event != PGMC_REMOTE_NOTHING;
-		again = pgmc_slot_flush_out(i) || again;
+		moved = pgmc_slot_flush_out(i);
 		if (slot->lost_pending && slot->out.len == 0)
 			finish_lost(i, pgmc_remote_error(slot->remote));
+
+		/* who hears of a loss shall find it in the registry, too */
+		if (moved)
+			pgmc_registry_wake_holder(i);
+		again = again || moved;
 		ready = false;
 		again = again || pgmc_slot_sets_to_take(i);
 		progress = progress || again;
