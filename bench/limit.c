@@ -1,15 +1,15 @@
 /*
  * limit.c
- *		What nothing that asks a backend over libpq can go below: a client that
+ *		What to measure the asking of a backend over libpq by: a client that
  *		does no more than that.
  *
  *	limit WORK COUNT [poll]
  *
  * does the WORK of a pair of pairs.sql COUNT times and prints the microseconds
- * that each took.  It sleeps for a reply, as libpq does, or polls.  Statements are prepared, rows are binary, and what can go
- * out together does; there is no SQL, no worker and no shared memory on this
- * side.  bench/limit.sh compares.  The server is the one that PGHOST, PGPORT
- * and PGDATABASE name.
+ * that each took.  It sleeps for a reply, as libpq does, or polls.  Statements
+ * are prepared, rows are binary, and what can go out together does; there is no
+ * SQL, no worker and no shared memory on this side.  bench/limit.sh compares.
+ * The server is the one that PGHOST, PGPORT and PGDATABASE name.
  */
 #include <sched.h>
 #include <stdbool.h>
@@ -183,11 +183,12 @@ int
 main(int argc, char **argv)
 {
 	const struct Work *work = NULL;
-	int			count = argc >= 3 ? atoi(argv[2]) : 0;
+	bool		usable = argc == 3 || (argc == 4 && strcmp(argv[3], "poll") == 0);
+	int			count = usable ? atoi(argv[2]) : 0;
 	double		begin;
 
-	polling = argc == 4 && strcmp(argv[3], "poll") == 0;
-	for (size_t i = 0; (argc == 3 || polling) && i < sizeof(works) / sizeof(works[0]); i++)
+	polling = argc == 4;
+	for (size_t i = 0; usable && i < sizeof(works) / sizeof(works[0]); i++)
 		if (strcmp(argv[1], works[i].name) == 0)
 			work = &works[i];
 	if (work == NULL || count <= 0)

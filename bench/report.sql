@@ -52,8 +52,7 @@ CREATE VIEW report AS
 		FROM pair JOIN figure USING (name)
 		ORDER BY place;
 
--- The table of limits, another. The share of dblink's time that a bare client needs is about the
--- least that the ratio of pgmc to dblink could be.
+-- The table of limits, another: what a bare client needs for the same, asleep meanwhile or polling.
 CREATE VIEW limit_report AS
 	SELECT work, readable(m[1], unit) AS libpq, readable(m[2], unit) AS polling,
 			readable(m[3], unit) AS pgmc, readable(m[4], unit) AS dblink,
