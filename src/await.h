@@ -12,9 +12,10 @@
 /*
  * Wait until the worker may have done something: poll for a moment, the first
  * few times, then sleep; in a stream, where a longer sleep finds more, at once.
- * wait is kept by the caller over all sleeps of one wait.  Errors: 40P01; 55P03, where an opening has passed the hold's deadline;
- * and those of an interrupt, unless the hold's request may commit: then it is
- * passed on to the loopback statement and kept.
+ * wait is kept by the caller over all sleeps of one wait.  Errors: 40P01;
+ * 55P03, where an opening has passed the hold's deadline; and those of an
+ * interrupt, unless the hold's request may commit: then it is passed on to the
+ * loopback statement and kept.
  */
 extern void pgmc_await_worker(PgmcHold *hold, PgmcWait *wait);
 

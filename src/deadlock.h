@@ -10,7 +10,10 @@
 
 #include "registry.h"
 
-/* A wait, and when it shall be looked at; all but the first two begins as zero. */
+/*
+ * A wait, and when it shall be looked at; all but the first two begins as
+ * zero.
+ */
 typedef struct PgmcWait
 {
 	const PgmcKey *key;			/* of the server that is waited for */

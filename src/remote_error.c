@@ -169,6 +169,7 @@ pgmc_remote_report_error(PgmcRemote *remote, const PGresult *res)
 	if (is_fatal(&fields))
 	{
 		note_fatal(remote, &fields);
+		task->fatal = true;
 		return;
 	}
 	if (fields.sqlstate == NULL)

@@ -85,13 +85,13 @@ typedef struct Task
 	bool		sent;			/* the step at is sent */
 	bool		silent;			/* say nothing: the holder has dropped it */
 	bool		failed;			/* an error has been reported */
+	bool		fatal;			/* the server's last words were its answer */
 	bool		asking;			/* waits for the holder's word on the format */
 	bool		answered;		/* has it: the command goes out next */
 	bool		described;		/* columns of the present result are sent */
 	bool		cancelled;		/* a cancel has been sent */
 	bool		condemned;		/* close the connection at the end */
 	bool		fixed_up;		/* final repairs have been arranged */
-	bool		ran;			/* its command's result is here */
 	bool		committed;		/* the server has confirmed the commit */
 	bool		resets;			/* a recovery with STEP_RESET */
 	uint8		done_flags;		/* PGMC_DONE_... */
@@ -213,6 +213,15 @@ sets_are_through(const Task *task)
 }
 
 /* Does the holder still owe us the end of its sets? */
+/* Does the server commit what is running when it has run, of itself? */
+static inline bool
+commits_by_itself(const Task *task)
+{
+	return task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
+		(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) != 0 &&
+		(!task->many || task->synced);	/* the Sync commits them */
+}
+
 static inline bool
 sets_are_owed(const Task *task)
 {

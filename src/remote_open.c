@@ -84,19 +84,15 @@ in_doubt(const PgmcRemote *remote)
 	const Task *task = &remote->task;
 	bool		commits = (task->kind == TASK_COMMIT && !task->hopeless) ||
 	(task->kind == TASK_EXECUTE && !task->asking && !task->answered &&
-	 (task->ends_xact ||
-	  ((task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) &&
-	   (!task->many || task->synced))));	/* the Sync commits them */
+	 task->ends_xact) || commits_by_itself(task);
 
 	/* all of it was answered before the end came, but not how it ended */
-	bool		over = task->simple && task->ran && !task->sent &&
-	(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT));
+	bool		over = task->simple && commits_by_itself(task) &&
+	!task->sent && task->at >= task->nsteps;
 
-	if (!commits || task->failed || task->committed)
-		return false;
-
-	/* the server's last words, where it had any, say that it hadn't */
-	return over || (task->sent && remote->error_sqlstate == 0);
+	/* the server's last words say that it hadn't, if they were the answer */
+	return commits && (task->sent || over) && !task->fatal &&
+		!task->failed && !task->committed;
 }
 
 /*
@@ -111,8 +107,6 @@ resolve_doubt(PgmcRemote *remote)
 	if (TransactionIdIsInProgress(task->xid))
 		return false;
 	task->committed = TransactionIdDidCommit(task->xid);
-	if (!task->committed)
-		remote->error_sqlstate = ERRCODE_CONNECTION_FAILURE;
 	return true;
 }
 
@@ -140,16 +134,20 @@ void
 pgmc_remote_lose(PgmcRemote *remote)
 {
 	Task	   *task = &remote->task;
+	bool		doubt = in_doubt(remote);
 
 	remote->retry_at = 0;
-	if (in_doubt(remote) && TransactionIdIsValid(task->xid) &&
-		!resolve_doubt(remote))
+	if (doubt && TransactionIdIsValid(task->xid))
 	{
-		remote->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   RESOLVE_EVERY_MS);
-		return;
+		if (!resolve_doubt(remote))
+		{
+			remote->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														   RESOLVE_EVERY_MS);
+			return;
+		}
+		doubt = false;
 	}
-	if ((task->own_commit && !task->committed) || in_doubt(remote))
+	if ((task->own_commit && !task->committed) || doubt)
 		remote->error_sqlstate = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	else if (remote->error_sqlstate == 0)
 		remote->error_sqlstate = ERRCODE_CONNECTION_FAILURE;

@@ -231,7 +231,6 @@ complete_step(PgmcRemote *remote, PGresult *res)
 			if (PQntuples(res) > 0 && rows_wanted(task))
 				elog(ERROR, "rows have come all at once");
 			task->rows = tuples_of(res);
-			task->ran = true;
 			heed_tag(remote, res);
 			if (task->ends_xact && strcmp(PQcmdStatus(res), "COMMIT") == 0)
 			{
@@ -274,8 +273,7 @@ take_sync(PgmcRemote *remote)
 	task->at = task->nsteps;
 	task->sent = false;
 	if (task->fresh && !task->failed && !task->refused &&
-		(task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT)) &&
-		(task->many ? task->synced : task->ran))
+		commits_by_itself(task))
 		task->committed = true;
 	PQexitPipelineMode(remote->conn);
 	task->pipelined = false;

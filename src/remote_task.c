@@ -251,7 +251,7 @@ pgmc_remote_begin_retry(PgmcRemote *remote)
 	if (task->flags & (PGMC_EXEC_AUTONOMOUS | PGMC_EXEC_AUTOCOMMIT))
 		hear_last_words(remote);
 	task->retry = task->failed = task->known = false;
-	task->asking = task->answered = task->ran = false;
+	task->asking = task->answered = false;
 	task->statement = 0;
 	task->nsteps = task->at = 0;
 	if (PQtransactionStatus(remote->conn) != PQTRANS_IDLE)

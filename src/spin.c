@@ -70,32 +70,18 @@ latch_set_soon(void)
 	return false;
 }
 
-/* microseconds from one to the other */
-static double
-microseconds(instr_time from, instr_time to)
-{
-	INSTR_TIME_SUBTRACT(to, from);
-	return INSTR_TIME_GET_MICROSEC(to);
-}
-
-/* less than pgmc.spin_time since start? */
-static bool
-time_left(instr_time start)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return microseconds(start, now) < pgmc_spin_time;
-}
-
 /* A wait begins: is it to be one without polling? */
 static bool
 pauses(PgmcSpinGain *gain)
 {
-	instr_time	last = gain->last;
+	instr_time	now;
+	instr_time	rest;
 
-	INSTR_TIME_SET_CURRENT(gain->last);
-	if (microseconds(last, gain->last) > SPIN_FORGET * (double) pgmc_spin_time)
+	INSTR_TIME_SET_CURRENT(now);
+	rest = now;
+	INSTR_TIME_SUBTRACT(rest, gain->last);
+	gain->last = now;
+	if (INSTR_TIME_GET_MICROSEC(rest) > SPIN_FORGET * (double) pgmc_spin_time)
 		gain->misses = gain->last_pause = gain->pause = 0;
 	if (gain->pause == 0)
 		return false;
@@ -115,7 +101,7 @@ pgmc_spin(PgmcSpinGain *gain, PgmcSpinLook look, void *arg)
 	do
 	{
 		/* others may have had the processor for long: then for the last time */
-		last = !time_left(gain->last);
+		last = pgmc_elapsed(gain->last) >= pgmc_spin_time;
 		found = latch_set_soon() || (look != NULL && look(arg));
 		if (!found && !last)
 			sched_yield();

@@ -11,6 +11,17 @@
 
 #include "portability/instr_time.h"
 
+/* microseconds since start */
+static inline double
+pgmc_elapsed(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
 /*
  * What has come of it so far, of one kind of wait: the process's own memory,
  * all zero at first.

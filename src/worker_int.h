@@ -92,7 +92,7 @@ pgmc_slot_receiving(const Slot *slot)
 /* Empty what is on its way to the holder. */
 extern void pgmc_slot_reset_out(Slot *slot);
 
-/* Move what fits into the ring; true when something went. */
+/* Move what fits into the ring; true when something went: wake the holder. */
 extern bool pgmc_slot_flush_out(int i);
 
 /* The request has ended; flags are PGMC_DONE_... */

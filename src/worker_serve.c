@@ -360,7 +360,6 @@ serve(int i, bool attention)
 		pgmc_remote_advance(slot->remote, ready, &slot->out);
 		event = pgmc_remote_take_event(slot->remote);
 		handle_event(i, event);
-		again = again || event != PGMC_REMOTE_NOTHING;
 		moved = pgmc_slot_flush_out(i);
 		if (slot->lost_pending && slot->out.len == 0)
 			finish_lost(i, pgmc_remote_error(slot->remote));
@@ -368,9 +367,9 @@ serve(int i, bool attention)
 		/* who hears of a loss shall find it in the registry, too */
 		if (moved)
 			pgmc_registry_wake_holder(i);
-		again = again || moved;
 		ready = false;
-		again = again || pgmc_slot_sets_to_take(i);
+		again = again || event != PGMC_REMOTE_NOTHING || moved ||
+			pgmc_slot_sets_to_take(i);
 		progress = progress || again;
 		if (slot->owed_sets && again && ++rounds >= SETS_ROUNDS)
 		{

@@ -10,7 +10,6 @@
 #include <poll.h>
 
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
@@ -229,17 +228,6 @@ spin(void)
 	return pgmc_spin(&reply_gain, any_reply, &busy);
 }
 
-/* microseconds since start */
-static double
-elapsed(const instr_time *start)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, *start);
-	return INSTR_TIME_GET_MICROSEC(now);
-}
-
 /*
  * Right after some work: poll, but look at everything now and then.  True when
  * there is more to do.
@@ -247,7 +235,7 @@ elapsed(const instr_time *start)
 static bool
 spin_or_look(instr_time *last_look)
 {
-	if (elapsed(last_look) >= FULL_LOOK_US)
+	if (pgmc_elapsed(*last_look) >= FULL_LOOK_US)
 	{
 		INSTR_TIME_SET_CURRENT(*last_look);
 		if (wait_for_work(0) > 0)
