@@ -21,6 +21,7 @@ OBJS = \
 	src/cycle.o \
 	src/deadlock.o \
 	src/fate.o \
+	src/hold.o \
 	src/hooks.o \
 	src/inbox.o \
 	src/launch.o \

@@ -2,7 +2,8 @@
 
 SELECT dblink_connect('bench', loopback()) \g /dev/null
 
-SELECT format('CALL measure(%L, %s, %s)', name, greatest(calls * :scale / 100, 1), :rounds)
+SELECT format('CALL measure(%L, %s, %s, %s, %s)', name, greatest(calls * :scale / 100, 1), more,
+		pause, :rounds)
 	FROM pair
 	WHERE calls IS NOT NULL AND needs IN (SELECT extname FROM pg_extension)
 		AND (:'keys' = '' OR name = ANY (string_to_array(:'keys', ',')))

@@ -26,21 +26,24 @@ CREATE TABLE pair (
 	work text,
 	other text,
 	calls int,							-- in a round; null: the shell scripts measure it
+	more int DEFAULT 1,					-- of ours for each of the other's, which takes so much longer
+	pause float8 DEFAULT 0,				-- seconds before a round
 	needs text DEFAULT 'dblink',		-- the extension
 	unit text DEFAULT 'us',				-- of both figures
 	sense text DEFAULT '<=',			-- of the target; null: there is none
 	target text);						-- of pgmc's figure divided by the other's
 
-INSERT INTO pair (name, work, other, calls) VALUES
-	('held', 'held "select 1", in a transaction', 'dblink, connection kept', 5000),
-	('insert', 'autonomous insert', 'dblink_exec, connection kept', 5000),
-	('block', 'acquire, insert, commit, release', 'dblink begin, insert, commit', 3000),
-	('many', 'insert, a row of execute_many', 'dblink_exec, connection kept', 20000),
-	('connect', 'autonomous insert', 'dblink_exec, connecting per call', 200),
-	('lock', 'acquire, release', 'pg_advisory_lock, unlock', 100000),
-	('rows', :rows || ' rows of (bigint, text, timestamptz)', 'dblink, connection kept', 1);
-INSERT INTO pair (name, work, other, calls, needs) VALUES
-	('background', 'autonomous insert', 'pg_background launch, result', 200, 'pg_background');
+INSERT INTO pair (name, work, other, calls, more, pause) VALUES
+	('held', 'held "select 1", in a transaction', 'dblink, connection kept', 5000, 1, 0),
+	('insert', 'autonomous insert', 'dblink_exec, connection kept', 5000, 1, 0),
+	('first', 'one of the first 20 autonomous inserts after a pause', 'dblink_exec, connection kept', 20, 1, 0.5),
+	('block', 'acquire, insert, commit, release', 'dblink begin, insert, commit', 3000, 1, 0),
+	('many', 'insert, a row of execute_many', 'dblink_exec, connection kept', 20000, 1, 0),
+	('connect', 'autonomous insert', 'dblink_exec, connecting per call', 200, 25, 0),
+	('lock', 'acquire, release', 'pg_advisory_lock, unlock', 100000, 1, 0),
+	('rows', :rows || ' rows of (bigint, text, timestamptz)', 'dblink, connection kept', 1, 1, 0);
+INSERT INTO pair (name, work, other, calls, more, needs) VALUES
+	('background', 'autonomous insert', 'pg_background launch, result', 200, 25, 'pg_background');
 
 CREATE TABLE measurement (
 	name text,
@@ -98,6 +101,10 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+CREATE FUNCTION pgmc_first(n int) RETURNS void LANGUAGE sql AS 'SELECT pgmc_insert(n)';
+
+CREATE FUNCTION other_first(n int) RETURNS void LANGUAGE sql AS 'SELECT other_insert(n)';
 
 CREATE FUNCTION pgmc_block(n int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -222,14 +229,17 @@ END
 $$;
 
 -- Both sides in turn; round 0 is to warm up.
-CREATE PROCEDURE measure(pair_name text, calls int, rounds int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE measure(pair_name text, calls int, more int, pause float8, rounds int)
+LANGUAGE plpgsql AS $$
 DECLARE
 	ours float8;
 	other float8;
 BEGIN
 	FOR round IN 0 .. rounds LOOP
-		ours := clocked('pgmc_' || pair_name, calls);
+		PERFORM pg_sleep(pause);
+		ours := clocked('pgmc_' || pair_name, calls * more);
 		COMMIT;
+		PERFORM pg_sleep(pause);
 		other := clocked('other_' || pair_name, calls);
 		IF round > 0 THEN
 			INSERT INTO measurement VALUES (pair_name, round, ours, other);

@@ -33,8 +33,8 @@ BEGIN
 END
 $$;
 
-INSERT INTO pair (name, needs, work, other, calls)
-	SELECT 'bouncer', 'dblink', 'autonomous insert', 'dblink_exec, connecting per call by way of pgbouncer', 200
+INSERT INTO pair (name, needs, work, other, calls, more)
+	SELECT 'bouncer', 'dblink', 'autonomous insert', 'dblink_exec, connecting per call by way of pgbouncer', 200, 5
 		WHERE :bouncer_port > 0;
 
 \set n :sessions' sessions, '

@@ -16,7 +16,6 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "acquire.h"
@@ -372,7 +371,7 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 static PgmcHold *
 make_hold(const PgmcServer *server, PgmcScope scope)
 {
-	PgmcHold   *hold = MemoryContextAllocZero(TopMemoryContext, sizeof(PgmcHold));
+	PgmcHold   *hold = pgmc_hold_new();
 
 	hold->key = server->key;
 	hold->srvname = server->srvname;
@@ -586,13 +585,13 @@ acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
 	}
 	PG_CATCH();
 	{
-		pfree(hold);
+		pgmc_hold_free(hold);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	if (!granted)
 	{
-		pfree(hold);
+		pgmc_hold_free(hold);
 		return NULL;
 	}
 	hold->slot = grant.slot;

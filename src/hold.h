@@ -4,6 +4,7 @@
  *
  * Shared by acquire.c, which makes holds, session.c, which ends them, and
  * talk.c, which uses them, with await.c and fate.c; nobody else looks inside.
+ * Their memory is hold.c's.
  */
 #ifndef PGMC_HOLD_H
 #define PGMC_HOLD_H
@@ -86,6 +87,14 @@ pgmc_hold_channel(const PgmcHold *hold)
 {
 	return pgmc_registry_channel(hold->slot);
 }
+
+/*
+ * Memory for a hold, all zero but the reader's buffer, which nobody but the
+ * reader looks into; and what gives it back.  No locks; the first may raise
+ * out of memory.
+ */
+extern PgmcHold *pgmc_hold_new(void);
+extern void pgmc_hold_free(PgmcHold *hold);
 
 /*
  * The slot is ours: put the hold into the session's list (session.c).  From now

@@ -42,7 +42,7 @@ bury(PgmcHold *hold)
 	if (hold->users > 0)
 		dlist_push_head(&buried, &hold->node);
 	else
-		pfree(hold);
+		pgmc_hold_free(hold);
 }
 
 static void
@@ -57,7 +57,7 @@ free_buried(void)
 		if (hold->users > 0)
 			continue;
 		dlist_delete(&hold->node);
-		pfree(hold);
+		pgmc_hold_free(hold);
 	}
 }
 

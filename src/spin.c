@@ -25,8 +25,8 @@
  */
 #define SPIN_MISSES		16
 #define SPIN_TRIALS		8
-#define SPIN_PAUSE		64
-#define SPIN_PAUSE_MAX	256
+#define SPIN_PAUSE		16
+#define SPIN_PAUSE_MAX	128
 
 /*
  * After so many times pgmc.spin_time without a wait, what was learnt is
@@ -106,6 +106,8 @@ pgmc_spin(PgmcSpinGain *gain, PgmcSpinLook look, void *arg)
 		if (!found && !last)
 			sched_yield();
 	} while (!found && !last);
-	note_spin(gain, found);
+
+	/* what comes when the time is over would have woken a sleeper as well */
+	note_spin(gain, found && !last);
 	return found;
 }
