@@ -11,12 +11,14 @@
  * the lock manager doesn't know) by the transaction.
  *
  * Where pools are waited for, a deadlock may be more than one circle.  All of
- * pgmc's waits in a deadlock look for it and see the same one, and the youngest
- * of them raises.  A wait tells its age when it looks for the first time; one
- * that hasn't looked yet is younger than any that has.
+ * pgmc's waits in a deadlock see the same one, and the youngest of them raises:
+ * whoever finds it first, as deadlock_timeout may differ, has the youngest look
+ * at once.  A wait tells its age when it first sleeps; one that hasn't told it
+ * yet is younger than any that has.
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -62,9 +64,6 @@ typedef struct Picture
 	int			n;
 	int			room;
 } Picture;
-
-/* has this process told the registry of a wait? */
-static bool told = false;
 
 /* ---- drawing the picture ---- */
 
@@ -162,6 +161,29 @@ add_pids(Picture *picture, int i, Datum array)
 	}
 }
 
+/*
+ * When the lock waits began of this process and its parallel workers, of which
+ * each may be the one that is blocked; 0: there is none, or one is so new that
+ * it hasn't got its time yet.
+ */
+static uint64
+lock_wait_of(int pid)
+{
+	BlockedProcsData *data = GetBlockerStatusData(pid);
+	uint64		all = 0;
+
+	for (int i = 0; i < data->nprocs; i++)
+	{
+		PGPROC	   *proc = BackendPidGetProc(data->procs[i].pid);
+		uint64		start = proc ? pg_atomic_read_u64(&proc->waitStart) : 0;
+
+		if (start == 0)
+			return 0;
+		all = hash_combine64(all, start);
+	}
+	return all;
+}
+
 static void
 add_server_edges(Picture *picture, int i)
 {
@@ -172,7 +194,7 @@ add_server_edges(Picture *picture, int i)
 
 	if (proc == NULL)
 		return;
-	lock_wait = pg_atomic_read_u64(&proc->waitStart);
+	lock_wait = lock_wait_of(pid);
 	transaction = pgmc_proc_lxid(proc);
 	add_pids(picture, i, DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(pid)));
 	if (picture->nodes[i].nedges > 0)
@@ -222,21 +244,28 @@ same_wait(const Process *a, const Process *b)
 		(a->kind != WAIT_LOCK || a->wait_id != 0);
 }
 
-static bool
-is_youngest(const Picture *picture, const int *members, int nmembers,
-			TimestampTz my_since)
+/* the process whose wait is the youngest of pgmc's in a deadlock of ours */
+static int
+youngest_wait(const Picture *picture, const int *members, int nmembers,
+			  TimestampTz my_since)
 {
+	int			pid = MyProcPid;
+	TimestampTz since = my_since;
+
 	for (int i = 1; i < nmembers; i++)
 	{
 		const Process *process = &picture->processes[members[i]];
+		TimestampTz its = process->since == 0 ? DT_NOEND : process->since;
 
 		if (process->kind != WAIT_REPLY && process->kind != WAIT_TURN)
 			continue;
-		if (process->since == 0 || process->since > my_since ||
-			(process->since == my_since && process->pid > MyProcPid))
-			return false;
+		if (its > since || (its == since && process->pid > pid))
+		{
+			since = its;
+			pid = process->pid;
+		}
 	}
-	return true;
+	return pid;
 }
 
 static bool
@@ -348,19 +377,24 @@ look(PgmcWait *wait)
 	int		   *second_path;
 	int			still;
 	int			length;
+	int			victim;
 
 	if (pgmc_find_cycle(first->nodes, first->n, first_path, &members) == 0)
 		return;
 	second = draw_picture();
 	second_path = palloc(second->n * sizeof(int));
 	length = pgmc_find_cycle(second->nodes, second->n, second_path, &still);
-	if (length > 0 && still == members &&
-		same_waits(first, first_path, second, second_path, members) &&
-		is_youngest(second, second_path, members, wait->since))
+	if (length == 0 || still != members ||
+		!same_waits(first, first_path, second, second_path, members))
+		return;
+	victim = youngest_wait(second, second_path, members, wait->since);
+	if (victim != MyProcPid)
 	{
-		pgmc_registry_count(wait->key, PGMC_COUNT_DEADLOCKS);
-		raise_deadlock(second, second_path, length);
+		pgmc_registry_have_look(victim);
+		return;
 	}
+	pgmc_registry_count(wait->key, PGMC_COUNT_DEADLOCKS);
+	raise_deadlock(second, second_path, length);
 }
 
 static void
@@ -376,14 +410,6 @@ look_in_private_memory(PgmcWait *wait)
 	MemoryContextDelete(context);
 }
 
-static void
-take_back(void)
-{
-	if (told)
-		pgmc_registry_tell_wait(0);
-	told = false;
-}
-
 long
 pgmc_deadlock_check(PgmcWait *wait)
 {
@@ -391,14 +417,12 @@ pgmc_deadlock_check(PgmcWait *wait)
 
 	if (wait->since == 0)
 	{
-		take_back();			/* what a wait that ended by an error has told */
 		wait->since = now;
 		wait->next_check = TimestampTzPlusMilliseconds(now, DeadlockTimeout);
+		pgmc_registry_tell_wait(now);
 	}
-	if (now >= wait->next_check)
+	if (now >= wait->next_check || pgmc_registry_look_wanted())
 	{
-		pgmc_registry_tell_wait(wait->since);
-		told = true;
 		look_in_private_memory(wait);
 		wait->next_check = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   DeadlockTimeout);
@@ -409,6 +433,7 @@ pgmc_deadlock_check(PgmcWait *wait)
 void
 pgmc_deadlock_end(PgmcWait *wait)
 {
+	if (wait->since != 0)
+		pgmc_registry_tell_wait(0);
 	wait->since = 0;
-	take_back();
 }

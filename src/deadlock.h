@@ -25,8 +25,9 @@ typedef struct PgmcWait
 
 /*
  * To be called before each sleep of a wait.  Each time deadlock_timeout has
- * passed, looks for a circle through this session, and raises 40P01 if there
- * is one and this wait is the youngest of pgmc's in it.  Returns how many
+ * passed, or somebody else has found a deadlock, looks for a circle through this
+ * session.  If there is one, and this wait is the youngest of pgmc's in it,
+ * raises 40P01; has the youngest one look, if it is another.  Returns how many
  * milliseconds to sleep at most.  Takes the registry's and the lock manager's
  * locks, one after the other.
  */

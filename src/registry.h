@@ -320,9 +320,16 @@ extern void pgmc_registry_resize(int pool_size);
 
 /*
  * Since when this session has been waiting for a reply or for its turn, for
- * others that look for deadlocks; 0: it isn't any more.
+ * others that look for deadlocks; 0: it isn't any more.  Takes no lock.
  */
 extern void pgmc_registry_tell_wait(TimestampTz since);
+
+/*
+ * Wake this session, which is in such a wait, to look for a deadlock at once;
+ * and whether somebody wants this one to, which is asked only once.
+ */
+extern void pgmc_registry_have_look(int pid);
+extern bool pgmc_registry_look_wanted(void);
 
 /* Who waits for whom by way of pgmc, as of now. */
 typedef struct PgmcWaitConn

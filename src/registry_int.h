@@ -94,7 +94,10 @@ typedef struct Session
 	int			pid;
 	Oid			userid;			/* who asked for the latest hold */
 	char		appname[NAMEDATALEN];
-	TimestampTz waits_since;	/* a wait of pgmc's that was told, or 0 */
+	pg_atomic_uint64 waits_since;	/* a wait of pgmc's that was told, or 0;
+									 * only its owner writes it */
+	pg_atomic_uint32 look;		/* others have found a deadlock, and it is the
+								 * youngest; its owner clears it */
 	uint64		queue_number;	/* of the latest queueing */
 	TimestampTz queued_since;	/* the same */
 	PgmcAcquireMode mode;		/* of the latest acquire */

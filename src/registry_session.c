@@ -30,6 +30,8 @@ pgmc_registry_session(void)
 	lock(LW_EXCLUSIVE);
 	my_session = ++pgmc_reg->last_session;
 	memset(s, 0, sizeof(*s));
+	pg_atomic_init_u64(&s->waits_since, 0);
+	pg_atomic_init_u32(&s->look, 0);
 	s->id = my_session;
 	s->pid = MyProcPid;
 	s->pool = NOBODY;
@@ -323,9 +325,34 @@ pgmc_registry_resize(int pool_size)
 void
 pgmc_registry_tell_wait(TimestampTz since)
 {
-	lock(LW_EXCLUSIVE);
-	pgmc_reg->sessions[pgmc_procno(MyProc)].waits_since = since;
+	Session    *s = &pgmc_reg->sessions[pgmc_procno(MyProc)];
+
+	pg_atomic_write_u32(&s->look, 0);
+	pg_atomic_write_u64(&s->waits_since, since);
+}
+
+void
+pgmc_registry_have_look(int pid)
+{
+	int			procno = NOBODY;
+
+	lock(LW_SHARED);
+	for (int i = 0; i < pgmc_reg->nsessions; i++)
+		if (pgmc_reg->sessions[i].id != 0 && pgmc_reg->sessions[i].pid == pid)
+			procno = i;
+	if (procno != NOBODY)
+		pg_atomic_write_u32(&pgmc_reg->sessions[procno].look, 1);
 	unlock();
+	wake(procno);
+}
+
+bool
+pgmc_registry_look_wanted(void)
+{
+	Session    *s = &pgmc_reg->sessions[pgmc_procno(MyProc)];
+
+	return pg_atomic_read_u32(&s->look) != 0 &&
+		pg_atomic_exchange_u32(&s->look, 0) != 0;
 }
 
 /* ---- releasing ---- */

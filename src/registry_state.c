@@ -98,7 +98,7 @@ pgmc_pool_enqueue(Pool *pool, int procno)
 	s->pool = pool - pgmc_reg->pools;
 	s->queue_number = ++pgmc_reg->last_epoch;
 	s->queued_since = GetCurrentTimestamp();
-	s->waits_since = 0;
+	pg_atomic_write_u64(&s->waits_since, 0);
 	s->result = PGMC_QUEUED;
 	s->next = NOBODY;
 	s->prev = pool->tail;

@@ -219,7 +219,8 @@ fill_wait_conn(Conn *conn, PgmcWaitConn *wait)
 	if (conn->state != PGMC_CONN_HELD)
 		return;
 	wait->holder_pid = pgmc_reg->sessions[conn->holder].pid;
-	wait->holder_waits_since = pgmc_reg->sessions[conn->holder].waits_since;
+	wait->holder_waits_since =
+		pg_atomic_read_u64(&pgmc_reg->sessions[conn->holder].waits_since);
 	wait->epoch = conn->epoch;
 	wait->backend_pid = conn->backend_pid;
 	wait->running = conn->same_cluster && !conn->channel.abort_asked &&
@@ -248,7 +249,8 @@ pgmc_registry_waits(PgmcWaits *waits)
 			waiter->pid = pgmc_reg->sessions[w].pid;
 			waiter->pool = p;
 			waiter->number = pgmc_reg->sessions[w].queue_number;
-			waiter->since = pgmc_reg->sessions[w].waits_since;
+			waiter->since =
+				pg_atomic_read_u64(&pgmc_reg->sessions[w].waits_since);
 		}
 	}
 	unlock();
