@@ -245,11 +245,39 @@ sub cancels
 	return;
 }
 
+# A cancel that comes over the network may come late, when the statement has just ended: the next
+# holder's isn't meant. The time-out strikes somewhere around the end of each.
+sub cancels_late
+{
+	my ($name) = @_;
+	my ($hasty, $next) = map { session($node) } 1 .. 2;
+	my %ends;
+	my $harmed = 0;
+
+	$hasty->value("SET statement_timeout = '20 ms'");
+	for my $round (1 .. 60)
+	{
+		$hasty->send(sprintf("SELECT pgmc.autonomous_on('s', 'SELECT pg_sleep(%.4f)')", 0.012 + $round % 10 / 1000));
+		$next->send("SELECT pgmc.autonomous_on('s', 'SELECT pg_sleep(0.02)')");
+		$hasty->result;
+		$ends{ sqlstate($hasty->{err}) }++;
+		$next->result;
+		$harmed++ if $next->{err} ne '';
+	}
+	is($harmed, 0, "$name: a late cancel strikes nobody else") || diag($next->{err});
+	is(join(' ', grep { $_ !~ /^(|57014)$/ } sort keys %ends), '', '... nor is anything else told');
+	cmp_ok($ends{'57014'}, '>', 0, '... of those that were cancelled');
+	wait_for($admin, $settled, $name);
+	$_->quit for $hasty, $next;
+	return;
+}
+
 # ---- servers behind proxies ----
 
 lead_to($plain_port);
 works('a proxy');
 cancels('a proxy');
+cancels_late('a proxy');
 lead_to($lying_port);
 works('a server that claims to be another process');
 cancels('a server that claims to be another process');
