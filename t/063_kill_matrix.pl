@@ -133,6 +133,25 @@ my %outcome = (
 		executing => [ '08006', 'gets' ],
 		streaming => [ '08006', 'gets' ],
 		committing => [ '08006', 'gets' ]
+	},
+
+	# SIGKILL restarts the server: all that its clients are told of, one after the other, before
+	# their connections end. The victim itself says nothing, nor does one that can't reach its client.
+	'kill holder' => { map { $_ => [ '', '57P02' ] } keys %doing },
+	'kill waiter' => { (map { $_ => [ '57P02', '' ] } keys %doing), streaming => [ '', '' ] },
+	'kill worker' => { (map { $_ => [ '57P02', '57P02' ] } keys %doing), streaming => [ '', '57P02' ] },
+
+	# ... which the worker may see a moment before the postmaster does; one that is just telling it is
+	# told nothing else
+	'kill loopback' => {
+		idle => [ '57P02', '57P02' ],
+		waiting => [ '57P02', '57P02' ],
+		connecting => [ '57P02|08001(?: 57P02)?', '57P02|08001(?: 57P02)?' ],
+		executing => [ '57P02|08006(?: 57P02)?', '57P02|(?:08001|57P03)(?: 57P02)?' ],
+		streaming => [ '', '57P02' ],
+
+		# whether it was committed is known after the restart only
+		committing => [ '57P02', '57P02' ]
 	});
 
 # ---- the game ----
@@ -220,16 +239,44 @@ sub play
 	return;
 }
 
-sub after_crash
+# Its psql ends because the connection does, which it may find out by further commands only
+sub is_cut_off
 {
-	my ($name) = @_;
+	my ($session, $states, $name) = @_;
+	my $err = '';
 
-	for my $session ($admin, $waiter, $holder)
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	for (1 .. 3)
 	{
-		$session->signal('CONT');
-		$session->quit;
+		$session->result;
+		$err .= "$session->{err}\n";
+		last if $err =~ /^connection to server was lost$/m;
+		$session->send('SELECT 1');
 	}
+	$session->quit;
+	like($err, qr/^connection to server was lost$/m, "$name: its connection ends");
+	is($session->{run}->result, 2, "$name: and psql with it");
+	my @told = $err =~ /^(?:ERROR:  |FATAL:  |WARNING:  (?=57P02))([0-9A-Z]{5}):/mg;
+	return like("@told", qr/^(?:$states)$/, "$name: what it is told") || diag($err);
+}
+
+sub crash
+{
+	my ($victim, $what) = @_;
+	my $name = "kill $victim while $what";
+	my ($to_holder, $to_waiter) = @{ $outcome{"kill $victim"}{$what} };
+	my $restart = qr/all server processes terminated; reinitializing/;
+	my $offset = -s $node->logfile;
+
+	$strike{kill}->($pid{$victim}->());
+	$node->wait_for_log($restart, $offset);
+	$holder->signal('CONT');
+	$holder->send('SELECT 1') if $what eq 'idle';
+	is_cut_off($holder, $to_holder, "$name: the holder");
+	is_cut_off($waiter, $to_waiter, "$name: the waiter");
+	$admin->quit;
 	$node->poll_query_until('postgres', 'SELECT true') || die "$name: the server did not come up again";
+	is(scalar(() = slurp_file($node->logfile, $offset) =~ /$restart/g), 1, "$name: the server has restarted, once");
 	$admin = session($node);
 	return is( $admin->value(
 			"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pgmc worker'
@@ -250,15 +297,7 @@ for my $what (sort keys %doing)
 			$waiter->send('SELECT pgmc.acquire()');
 			wait_for($admin,
 				"SELECT max(waiters) = 1 FROM pgmc.connections WHERE srvname = 'pgmc_loopback'", $name);
-			if ($how eq 'kill')
-			{
-				$strike{$how}->($pid{$victim}->());
-				after_crash($name);
-			}
-			else
-			{
-				play($how, $victim, $what);
-			}
+			$how eq 'kill' ? crash($victim, $what) : play($how, $victim, $what);
 			for my $session ($holder, $waiter, $other)
 			{
 				$session->signal('CONT');
