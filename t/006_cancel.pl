@@ -50,27 +50,72 @@ sub stops
 		WHERE application_name LIKE 'pgmc%' AND state = 'active'");
 }
 
-for my $sql ("SELECT pgmc.acquire(), pgmc.execute('SELECT pg_sleep(600)')",
-	"SELECT pgmc.autonomous('SELECT pg_sleep(600)')",
-	"SELECT count(*) FROM pgmc.autonomous_query('SELECT 1 FROM pg_sleep(600)') AS q(i int)")
+# The middle one of these times is short
+sub is_soon
 {
+	my ($name, @times) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	@times = sort { $a <=> $b } @times;
+	note("$name: stopped within @times[0, $#times / 2, -1] s (least, median, most)");
+	return cmp_ok($times[ $#times / 2 ], '<', 0.1, "$name: within 100 ms, most of the time");
+}
+
+my $sleeps = "count(*) = 1 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND wait_event = 'PgSleep'";
+my $streams = "count(*) = 1 FROM pg_stat_activity WHERE application_name LIKE 'pgmc%' AND state = 'active'
+	AND query LIKE '%generate_series%'";
+
+for my $case (
+	[ $sleeps, "SELECT pgmc.acquire(), pgmc.execute('SELECT pg_sleep(600)')" ],
+	[ $sleeps, "SELECT pgmc.autonomous('SELECT pg_sleep(600)')" ],
+	[ $sleeps, "SELECT count(*) FROM pgmc.autonomous_query('SELECT 1 FROM pg_sleep(600)') AS q(i int)" ],
+
+	# rows are read, or skipped
+	[ $streams, "SELECT pgmc.acquire(); SELECT count(*) FROM pgmc.query('SELECT generate_series(1, 2000000000)') AS q(i int)" ],
+	[ $streams, "SELECT count(*) FROM pgmc.autonomous_query('SELECT generate_series(1, 2000000000)') AS q(i int)" ],
+	[ $streams, "SELECT pgmc.acquire(), pgmc.execute('SELECT generate_series(1, 2000000000)')" ])
+{
+	my ($seen, $sql) = @$case;
 	my @times;
 
 	for (1 .. 11)
 	{
 		$caller->send($sql);
-		holds_up($admin);
+		wait_for($admin, "SELECT $seen", $sql);
 		my $start = time();
 		$admin->value("SELECT pg_cancel_backend($caller->{pid})");
 		$caller->result;
 		stops();
 		push @times, time() - $start;
 	}
-	@times = sort { $a <=> $b } @times;
 	is(sqlstate($caller->{err}), '57014', "cancelled: $sql");
-	cmp_ok($times[5], '<', 0.1, 'within 100 ms, most of the time');
-	note("cancelled within @times[0, 5, 10] s (least, median, most)");
+	is_soon($sql, @times);
 }
+
+# ... after a statement_timeout, too. That each had begun is told by the sequence.
+my $timeout = 0.5;
+$caller->value("SET statement_timeout = '${timeout}s'");
+for my $sql ("SELECT pgmc.acquire(); SELECT pgmc.execute('SELECT nextval(''begun''), pg_sleep(600)')",
+	"SELECT pgmc.autonomous('SELECT nextval(''begun''), pg_sleep(600)')",
+	"SELECT pgmc.acquire(); SELECT count(*) FROM pgmc.query('SELECT nextval(''begun'') FROM generate_series(1, 1) UNION ALL SELECT generate_series(1, 2000000000)') AS q(i bigint)")
+{
+	my @times;
+
+	$admin->value('DROP SEQUENCE IF EXISTS begun; CREATE SEQUENCE begun');
+	for (1 .. 11)
+	{
+		my $start = time();
+		$caller->send($sql);
+		$caller->result;
+		stops();
+		push @times, time() - $start - $timeout;
+	}
+	is(sqlstate($caller->{err}), '57014', "timed out: $sql");
+	is($admin->value("SELECT last_value FROM begun"), '11', '... and each time the statement ran');
+	cmp_ok((sort { $a <=> $b } @times)[0], '>', 0, '... until then');
+	is_soon($sql, @times);
+}
+$caller->value('RESET statement_timeout');
 
 # The cancel comes to the worker together with the request
 is_free($caller, 'before a cancel that comes at once');
