@@ -111,28 +111,41 @@ $locker->value('COMMIT');
 is_free($_, 'after a killed opening') for $ann, @queue;
 $_->quit for @queue;
 
-# ---- a cancelled and a killed opening ----
+# ---- an opening that its caller gives up ----
 
-for my $how ('cancel', 'terminate', 'time-out')
+my %told = (
+	cancel => '57014',
+	terminate => '57P01',
+	'time-out' => '55P03',
+	statement_timeout => '57014',
+	kill_client => '');
+for my $how (sort keys %told)
 {
-	my $victim = session($node, user => 'ann');
+	my $victim = session($node, user => 'ann',
+		options => $how eq 'kill_client' ? '-c client_connection_check_interval=20' : '');
 	my $timeout = $how eq 'time-out' ? "timeout => '200 ms'" : '';
 
 	wait_for($admin, "SELECT pgmc.close() OR count(*) = 0 FROM pgmc.connections");
 	$locker->value('BEGIN; LOCK TABLE pg_catalog.pg_db_role_setting IN ACCESS EXCLUSIVE MODE');
+
+	# (which must leave time to come to the login)
+	$victim->value("SET statement_timeout = '2s'") if $how eq 'statement_timeout';
 	$victim->send("SELECT pgmc.acquire($timeout)");
 	wait_for($admin, 'SELECT count(*) = 1 FROM pg_locks WHERE NOT granted')
 	  unless $timeout;
 	$ann->send('SELECT pgmc.acquire()');
-	if ($how eq 'time-out')
+	is_waiting($admin, 1) unless $how =~ /time/;
+	$admin->value("SELECT pg_${how}_backend($victim->{pid})") if $how =~ /^(cancel|terminate)$/;
+	if ($how eq 'kill_client')
 	{
-		is_state($victim, undef, '55P03', "opening: $how");
+		$victim->signal('KILL');
+		wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $victim->{pid}",
+			"opening: $how: the end of its session");
+		ok(!$ann->done, "opening: $how: it ends while the login waits");
 	}
 	else
 	{
-		is_waiting($admin, 1);
-		$admin->value("SELECT pg_${how}_backend($victim->{pid})");
-		is_state($victim, undef, $how eq 'cancel' ? '57014' : '57P01', "opening: $how");
+		is_state($victim, undef, $told{$how}, "opening: $how");
 	}
 	$locker->value('COMMIT');
 	$ann->ok("$how: the next one in the queue has it opened");
