@@ -24,7 +24,8 @@ CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON slow
 	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hang();
 END
 
-# What the holder is doing: what it has run, what it is running then, where that can be seen
+# What the holder is doing: what it has run, what it is running then, where that can be seen. "still":
+# the worker is stopped meanwhile, so that the holder doesn't get any further.
 my $sleeping = "EXISTS (SELECT FROM pg_stat_activity
 	WHERE application_name LIKE 'pgmc%' AND state = 'active' AND wait_event = 'PgSleep')";
 my %doing = (
@@ -81,17 +82,45 @@ my %doing = (
 		seen => $sleeping,
 		told => 1
 	},
-	sending => {
+	executing_with_much_sent => {
 		run => 'SELECT pgmc.acquire()',
-		send => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600) WHERE \$1 IS NOT NULL', repeat('x', 50000000))",
-		seen => "EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%50000000%' AND state = 'active'
-			AND pid <> pg_backend_pid())"
+		send => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600) WHERE \$1 IS NOT NULL', repeat(repeat('x', 1000), 50000))",
+		seen => $sleeping
+	},
+
+	# there's room for 64 kB, so it can wait for nothing but more of it
+	sending => {
+		run => "SELECT pgmc.acquire(); SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')",
+		send => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' WHERE \$1 IS NOT NULL', repeat(repeat('x', 1000), 50000))",
+		seen => "EXISTS (SELECT FROM pg_stat_activity WHERE pid = %d AND state = 'active'
+			AND wait_event IN ('PgmcReply', 'Extension'))",
+		still => 1
 	});
+
+# Have the holder do what it shall be struck in; the worker, if it was stopped for that
+sub begin
+{
+	my ($holder, $case, $name) = @_;
+	my $stopped;
+
+	stand_still($stopped = worker_pid($admin)) if $case->{still};
+	$holder->send($case->{send});
+	wait_for($admin, 'SELECT ' . $case->{seen} =~ s/%d/$holder->{pid}/r, $name);
+	return $stopped;
+}
 
 my %action = (
 	cancel => sub { $admin->value("SELECT pg_cancel_backend($_[0]->{pid})") },
 	terminate => sub { $admin->value("SELECT pg_terminate_backend($_[0]->{pid})") },
 	kill_client => sub { $_[0]->signal('KILL') });
+
+sub has_ended
+{
+	my ($session) = @_;
+
+	return wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $session->{pid}",
+		'the end of a session');
+}
 
 for my $what (sort keys %doing)
 {
@@ -103,13 +132,10 @@ for my $what (sort keys %doing)
 			options => $how eq 'kill_client' ? '-c client_connection_check_interval=20' : '');
 		my @next = map { session($node) } 1 .. 2;
 		my $name = "$how of a holder $what";
+		my $stopped;
 
 		$holder->value($case->{run});
-		if ($case->{send})
-		{
-			$holder->send($case->{send});
-			wait_for($admin, "SELECT $case->{seen}", $name);
-		}
+		$stopped = begin($holder, $case, $name) if $case->{send};
 		for my $n (0, 1)
 		{
 			$next[$n]->send('SELECT pgmc.acquire()');
@@ -132,6 +158,12 @@ for my $what (sort keys %doing)
 			is_waiting($admin, 2);
 			$holder->run('ROLLBACK; BEGIN; SELECT 1/0; ROLLBACK');
 		}
+		if ($stopped)
+		{
+			has_ended($holder) if $how ne 'cancel';
+			ok(!$next[0]->done, "$name: nobody gets it before it is cleared");
+			kill 'CONT', $stopped;
+		}
 		for my $session (@next)
 		{
 			$session->ok("$name: the next gets it");
@@ -152,12 +184,14 @@ for my $what (grep { $doing{$_}->{send} } sort keys %doing)
 {
 	my $case = $doing{$what};
 	my $holder = session($node);
+	my $stopped;
 
-	# time enough for a busy machine to send the command
-	$holder->value("LOAD 'pgmc'; $case->{run}; SET statement_timeout = '500ms'");
-	$holder->send($case->{send});
+	# time enough for a busy machine to come that far
+	$holder->value("LOAD 'pgmc'; $case->{run}; SET statement_timeout = '2s'");
+	$stopped = begin($holder, $case, $what);
 	is_state($holder, undef, '57014', "statement_timeout of a holder $what");
 	like($holder->{err}, qr/DETAIL:  .* was not committed/, '... with its fate') if $case->{told};
+	kill 'CONT', $stopped if $stopped;
 	is_free($admin, "statement_timeout of a holder $what");
 	is_clean($admin, "statement_timeout of a holder $what");
 	$holder->quit;
