@@ -197,6 +197,37 @@ for my $what (grep { $doing{$_}->{send} } sort keys %doing)
 	$holder->quit;
 }
 
+# ---- Ctrl-C in psql ----
+
+# (which ends a psql that reads a script)
+for my $what ('waiting', 'executing', 'streaming')
+{
+	my $case = $doing{$what};
+	my $psql = session($node);
+	my $name = "Ctrl-C while $what";
+
+	if ($case)
+	{
+		$psql->value($case->{run});
+		begin($psql, $case, $name);
+	}
+	else
+	{
+		$admin->value('SELECT pgmc.acquire()');
+		$psql->send('SELECT pgmc.acquire()');
+		is_waiting($admin, 1);
+	}
+	$psql->signal('INT');
+	is_state($psql, undef, '57014', $name);
+	like($psql->{err}, qr/^Cancel request sent$/m, "$name: it was psql's own request");
+	is_waiting($admin, 0);
+	$admin->value('SELECT pgmc.release()') unless $case;
+	has_ended($psql);
+	is_free($admin, $name);
+	is_clean($admin, $name);
+	$psql->quit;
+}
+
 # ---- the holder ends in the ordinary way ----
 
 for my $end ('\q', 'SELECT pg_terminate_backend(pg_backend_pid())')
