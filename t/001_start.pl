@@ -10,6 +10,7 @@ use PgmcTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = start_server('start', plain => 1, conf => "pgmc.worker_linger = 0\n");
 my $admin = session($node);
@@ -84,6 +85,86 @@ for my $round (1 .. 15)
 	$starter->quit;
 }
 is($bad, 0, 'a starter that dies is no obstacle');
+
+# ---- the starter ends for sure before the worker is up ----
+
+# A postmaster that stands still starts nothing, and lets nobody in
+my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+
+sub hold_postmaster
+{
+	$admin->value('SELECT pgmc.stop_worker()');
+	no_worker();
+	kill 'STOP', $postmaster;
+	usleep(1_000) until slurp_file("/proc/$postmaster/stat") =~ /^\d+ \(.*\) T/s;
+	return;
+}
+
+END
+{
+	local $?;
+	kill 'CONT', $postmaster if $postmaster;
+}
+
+# This session has found no worker, and waits for the one that it or another session has registered.
+sub awaits_worker
+{
+	my ($session) = @_;
+
+	return wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $session->{pid}
+		AND state = 'active' AND wait_event IN ('Extension', 'PgmcWorkerStart')", 'a wait for the worker');
+}
+
+my $serve = "SELECT pgmc.acquire(timeout => '20 s'); SELECT pgmc.execute('SELECT 1');
+	SELECT pgmc.commit(); SELECT pgmc.release()";
+
+for my $when ('before', 'while')
+{
+	my $starter = session($node);
+	my $name = "terminated $when another session waits";
+
+	hold_postmaster();
+	$starter->send('SELECT pgmc.acquire()');
+	awaits_worker($starter);
+	$s[0]->send($serve), awaits_worker($s[0]) if $when eq 'while';
+
+	# (not with a time to wait: who isn't buried by the postmaster seems to live)
+	$admin->value("SELECT pg_terminate_backend($starter->{pid})");
+	is_state($starter, undef, '57P01', "starter $name");
+	wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $starter->{pid}");
+	$s[0]->send($serve), awaits_worker($s[0]) if $when eq 'before';
+	is($admin->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pgmc worker'"),
+		'0', "$name: no worker is up yet");
+	kill 'CONT', $postmaster;
+	$s[0]->ok("$name: that one is served");
+	is($s[0]->{out}, "\n1", "$name: by a worker that works");
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'pgmc worker'",
+		'the worker of the one that was terminated leaves, or stays alone');
+	is_free($s[1], "starter $name");
+	is_clean($admin, "starter $name");
+	$starter->quit;
+}
+
+for my $who ('starter', 'one who has come later', 'starter, with nobody else there yet,')
+{
+	my ($cancelled, $other) = $who =~ /starter/ ? @s[ 0, 1 ] : @s[ 1, 0 ];
+	my $alone = $who =~ /nobody/;
+
+	hold_postmaster();
+	for my $session ($alone ? $cancelled : @s[ 0, 1 ])
+	{
+		$session->send($session == $cancelled ? 'SELECT pgmc.acquire()' : $serve);
+		awaits_worker($session);
+	}
+	$admin->value("SELECT pg_cancel_backend($cancelled->{pid})");
+	is_state($cancelled, undef, '57014', "$who is cancelled while the worker starts");
+	$other->send($serve), awaits_worker($other) if $alone;
+	kill 'CONT', $postmaster;
+	$other->ok("$who is cancelled: another session is served");
+	is($other->{out}, "\n1", "$who is cancelled: by a worker that works");
+	is_free($cancelled, "$who was cancelled");
+	is_clean($admin, "$who was cancelled");
+}
 
 # ---- the worker leaves while requests come ----
 
