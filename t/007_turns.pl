@@ -112,8 +112,10 @@ $s[0]->ok('the first gets it');
 
 $_->quit for @s;
 $holder->value('SELECT pgmc.acquire()');
+wait_for($admin, "SELECT count(*) = 3 FROM pg_stat_activity WHERE backend_type = 'client backend'",
+	'nobody but the holder, the loopback backend and this');
 @s = ();
-my $room = 100;
+my $room = $admin->value('SHOW max_connections') - 3;
 for my $n (1 .. $room)
 {
 	my $session = session($node, nowait => 1);
@@ -122,6 +124,9 @@ for my $n (1 .. $room)
 	push @s, $session;
 }
 is_waiting($admin, $room);
+my $refusal = '';
+$node->psql('postgres', 'SELECT 1', stderr => \$refusal);
+like($refusal, qr/too many clients/, "$room sessions wait, and there is no room for one more");
 $holder->value('SELECT pgmc.release()');
 my $served = 0;
 for my $session (@s)
