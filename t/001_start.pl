@@ -166,6 +166,25 @@ for my $who ('starter', 'one who has come later', 'starter, with nobody else the
 	is_clean($admin, "$who was cancelled");
 }
 
+# The worker that it has registered doesn't come up either: the mark that it leaves is taken over at once
+my $starter = session($node);
+hold_postmaster();
+$starter->send('SELECT pgmc.acquire()');
+awaits_worker($starter);
+$admin->value("ALTER SYSTEM SET dynamic_library_path = '/nowhere'");
+$admin->value('SELECT pg_reload_conf()');
+$admin->value("SELECT pg_terminate_backend($starter->{pid})");
+is_state($starter, undef, '57P01', 'starter of a worker that never comes is terminated');
+wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $starter->{pid}");
+kill 'CONT', $postmaster;
+ok($node->wait_for_log(qr/could not access file "pgmc"/), 'the worker has no library');
+$admin->value('ALTER SYSTEM RESET dynamic_library_path');
+$admin->value('SELECT pg_reload_conf()');
+wait_for($_, "SELECT current_setting('dynamic_library_path') <> '/nowhere'") for $admin, $s[0];
+is_free($s[0], 'starter and worker that have failed');
+is_clean($admin, 'starter and worker that have failed');
+$starter->quit;
+
 # ---- the worker leaves while requests come ----
 
 is($admin->value('SHOW pgmc.worker_linger'), '0', 'the worker leaves at once');
