@@ -80,6 +80,7 @@ sub next_is_safe
 my @calls = (
 	"SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')",
 	"SELECT pgmc.execute('INSERT INTO t VALUES (\$1)', repeat('x', 1000000))",
+	"SELECT pgmc.execute_many('INSERT INTO t VALUES (\$1)', ARRAY['lost', 'lost'])",
 	"SELECT * FROM pgmc.query('SELECT 1') AS q(i int)",
 	"SELECT pgmc.execute_on('%s', 'INSERT INTO t VALUES (''lost'')')",
 	"SELECT * FROM pgmc.query_on('%s', 'SELECT 1') AS q(i int)",
@@ -123,9 +124,8 @@ for my $server ('lease', 'idle')
 			is(sqlstate($holder->{err}), '', "$server: ends by release(close => true)") },
 		'exit' => sub { $holder->quit; $holder = session($node); },
 		'acquire' => sub {
-			is_state($holder, "SELECT pgmc.try_acquire('$server')", '55006', "$server: the broken hold is in the way of another")
-			  if 0;
-			$holder->run('SELECT pgmc.release()'); });
+			is_state($holder, "SELECT pgmc.acquire('$server')", '55006', "$server: the broken hold is in the way of another");
+			is($holder->value('SELECT pgmc.release_all()'), '0', "$server: until that error ends it"); });
 	for my $how (sort keys %end)
 	{
 		$holder->value("SELECT pgmc.acquire('$server')");
@@ -134,6 +134,120 @@ for my $server ('lease', 'idle')
 		is_clean($admin, "$server, ended by $how");
 	}
 }
+
+# ---- each call as the first one since ----
+
+for my $call (@calls)
+{
+	my $sql = sprintf($call, 'lease');
+
+	$holder->value("SELECT pgmc.acquire('lease'), pgmc.execute('INSERT INTO t VALUES (''lost'')')");
+	is_revoked($holder, 'lease');
+	next_is_safe('lease', "first $sql", sub {
+		is_state($holder, $sql, '25P03', "first call: $sql");
+		is($holder->value('SELECT pgmc.release_all()'), '0', 'whose error ends the hold'); });
+}
+is_clean($admin, 'first calls');
+
+# ---- calls for another hold of the same key ----
+
+my @acquires = map { "SELECT pgmc.$_('lease')" } 'acquire', 'acquire_xact', 'try_acquire', 'try_acquire_xact';
+
+# The limit of holds that begin from now on
+sub limit
+{
+	my ($server, $value) = @_;
+	my $option = $server eq 'idle' ? 'idle_hold_timeout' : 'hold_timeout';
+
+	$admin->value("ALTER SERVER $server OPTIONS (SET $option '$value')");
+	return;
+}
+
+for my $in_transaction (0, 1)
+{
+	my $name = 'revoked' . ($in_transaction ? ' in a transaction' : '');
+
+	$holder->value("SELECT pgmc.acquire('lease')");
+	$holder->value("SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')") if $in_transaction;
+	is_revoked($holder, 'lease');
+	next_is_safe('lease', $name, sub {
+		is($holder->value("SELECT try(\$c\$$_\$c\$)"), '55006', "$name, not told yet: $_") for @acquires;
+		is($holder->value("SELECT try(\$c\$SELECT pgmc.execute('SELECT 1')\$c\$)"), '25P03', "$name: told");
+		is($holder->value("SELECT try(\$c\$$_\$c\$)"), '55006', "$name and told: $_") for @acquires;
+		is($admin->value("SELECT holder_pid, waiters FROM pgmc.connections WHERE srvname = 'lease'"),
+			"$next->{pid}|0", "$name: it is not queued for it, nor has it got it");
+		is($holder->value('SELECT pgmc.release_all()'), '1', "$name: it has one hold, the broken one"); });
+	limit('lease', '1h');
+	is($holder->value("SELECT pgmc.try_acquire('lease')"), 't', "$name: that released, it gets another");
+	is($holder->value("SELECT pgmc.execute_on('lease', 'SELECT 1')"), '1', "$name: which works");
+	$holder->value('SELECT pgmc.rollback(), pgmc.release()');
+	limit('lease', '150ms');
+	is_clean($admin, $name);
+}
+
+# What has a transaction of its own takes turns as in a session that holds nothing
+my $alone = "SELECT pgmc.autonomous_on('lease', 'INSERT INTO t VALUES (''own'')')";
+for my $told (0, 1)
+{
+	my $name = 'autonomous' . ($told ? ', told' : '');
+
+	$holder->value("SELECT pgmc.acquire('lease'), pgmc.execute('INSERT INTO t VALUES (''lost'')')");
+	is_revoked($holder, 'lease');
+	$holder->value("SELECT try(\$c\$SELECT pgmc.execute('SELECT 1')\$c\$)") if $told;
+	limit('lease', '1h');
+	$next->value("SELECT pgmc.acquire('lease', '20 s'), pgmc.execute('INSERT INTO t VALUES (''next'')')");
+	$holder->send("SELECT try(\$c\$$alone\$c\$)");
+	is_waiting($admin, 1);
+	is($next->value('SELECT pgmc.transaction_status()'), 'intrans', "$name waits for the next one");
+	$next->value('SELECT pgmc.rollback(), pgmc.release()');
+	$holder->ok("$name: its turn comes");
+	is($holder->{out}, 'done', "$name: and it is done");
+	is($admin->value("SELECT string_agg(id, ' ') FROM t"), 'own', "$name: that is there, and nothing else");
+	is($holder->value("SELECT try(\$c\$SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')\$c\$)"),
+		'25P03', "$name: the hold stays broken");
+	is($holder->value('SELECT pgmc.release_all()'), '1', "$name: until it is released");
+	$admin->value('DELETE FROM t');
+	limit('lease', '150ms');
+	is_clean($admin, $name);
+}
+
+# ---- revoked while its session is queued for another server ----
+
+$admin->value('CREATE SERVER other FOREIGN DATA WRAPPER pgmc');
+my $third = session($node);
+for my $server ('lease', 'idle')
+{
+	for my $granted (0, 1)
+	{
+		my $name = "$server, revoked in the queue of another server" . ($granted ? '' : ' that is left');
+		my $timeout = $granted ? '20 s' : '3 s';
+
+		# (with time enough to come there)
+		limit($server, '1s');
+		$third->value("SELECT pgmc.acquire('other')");
+		$holder->send("SELECT pgmc.acquire('$server'), pgmc.execute('INSERT INTO t VALUES (''lost'')'),
+			try(\$c\$SELECT pgmc.acquire('other', '$timeout')\$c\$)");
+		is_waiting($admin, 1);
+		is_revoked($holder, $server);
+		limit($server, '150ms');
+		next_is_safe($server, $name, sub {
+			$third->value('SELECT pgmc.release()') if $granted;
+			$holder->ok("$name: the wait goes on");
+			is($holder->{out}, $granted ? '|1|done' : '|1|55P03', "$name: and ends as any other");
+			is($holder->value("SELECT pgmc.execute('SELECT 1'), pgmc.transaction_status()"), '1|intrans',
+				"$name: that server can be used") if $granted;
+			for my $call ("SELECT pgmc.execute_on('$server', 'INSERT INTO t VALUES (''lost'')')",
+				"SELECT pgmc.commit('$server')", "SELECT pgmc.rollback('$server')")
+			{
+				is($holder->value("SELECT try(\$c\$$call\$c\$)"), '25P03', "$name: $call");
+			}
+			$holder->value('SELECT pgmc.commit()') if $granted;
+			is($holder->value('SELECT pgmc.release_all()'), 1 + $granted, "$name: all holds end"); });
+		$third->value('SELECT pgmc.release_all()');
+		is_clean($admin, $name);
+	}
+}
+$third->quit;
 
 # ---- at the end of the transaction ----
 
