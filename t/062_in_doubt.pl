@@ -63,6 +63,72 @@ is_state($holder, undef, '08007', 'terminated after a COMMIT in a string');
 is($admin->value("SELECT count(*) FROM t WHERE id = 'own'"), '1', 'which was done');
 is_clean($admin, 'terminated after a COMMIT in a string');
 
+# what keeps the rows of a cursor in its commit has no number, but the server tells that it was not done
+$holder->send("SELECT pgmc.acquire(), pgmc.execute('DECLARE c CURSOR WITH HOLD FOR SELECT pg_sleep(600)'), pgmc.commit()");
+wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE application_name LIKE 'pgmc%' AND wait_event = 'PgSleep' AND query = 'COMMIT'");
+terminate();
+is_state($holder, undef, '08006', 'terminated before the commit of what has only read');
+is_free($next, 'terminated before the commit of what has only read');
+is_clean($admin, 'terminated before the commit of what has only read');
+
+# ---- before it, but the server has no way to say so: its words don't fit into the socket ----
+
+$admin->value(<<END);
+CREATE FUNCTION roar() RETURNS int LANGUAGE plpgsql AS \$\$
+BEGIN
+	PERFORM pg_advisory_xact_lock(8);
+	FOR i IN 1 .. 10000 LOOP
+		RAISE NOTICE '%', repeat('x', 10000);
+	END LOOP;
+	RETURN 1;
+END \$\$;
+CREATE TABLE loud (id text);
+CREATE FUNCTION roar_at_commit() RETURNS trigger LANGUAGE plpgsql
+	AS \$\$ BEGIN PERFORM roar(); RETURN NULL; END \$\$;
+CREATE CONSTRAINT TRIGGER loud_commit AFTER INSERT ON loud
+	DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION roar_at_commit();
+END
+my %silent = (
+	'commit' => [ '08006', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO loud VALUES (''lost'')'), pgmc.commit()" ],
+	'own COMMIT' =>
+	  [ '08006', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO loud VALUES (''lost'')'), pgmc.execute('COMMIT')" ],
+	'commit of a savepoint' => [
+		'08006', "SELECT pgmc.acquire(), pgmc.execute('SAVEPOINT s; INSERT INTO loud VALUES (''lost''); RELEASE s'), pgmc.commit()"
+	],
+
+	# nobody can know
+	'commit of what has only read' => [
+		'08007', "SELECT pgmc.acquire(), pgmc.execute('DECLARE c CURSOR WITH HOLD FOR SELECT roar()'), pgmc.commit()"
+	],
+	autonomous => [ '08007', "SELECT pgmc.autonomous('INSERT INTO loud VALUES (''lost'')')" ],
+	autocommit =>
+	  [ '08007', "SELECT pgmc.acquire(), pgmc.set_autocommit(true), pgmc.execute('INSERT INTO loud VALUES (''lost'')')" ]);
+for my $how (sort keys %silent)
+{
+	my ($state, $sql) = @{ $silent{$how} };
+	my $name = "$how, ended without a word";
+	my $worker = worker_pid($admin);
+
+	$admin->value('SELECT pgmc.close(), pg_advisory_lock(8)');
+	$holder->send($sql);
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'advisory'", $how);
+	stand_still($worker);
+	$admin->value('SELECT pg_advisory_unlock(8)');
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'ClientWrite'", $how);
+	terminate();
+	kill 'CONT', $worker;
+	is_state($holder, undef, $state, $name) || diag(substr($holder->{err}, -1000));
+	unlike($holder->{err}, qr/administrator command/, "$name, indeed");
+	like($holder->{err}, qr/not known whether/, "$name: in doubt") if $state eq '08007';
+	is($admin->value('SELECT count(*) FROM loud'), '0', "$name: nothing is there");
+	is($holder->value('SELECT pgmc.release_all()'), '0', "$name: the error has ended the hold");
+	is_free($next, $name);
+	is_clean($admin, $name);
+}
+
 # ---- after it, and all that there is to tell comes at once: the reply, last words, and the end ----
 
 # as much as libpq reads in one go, together with what is behind it
@@ -80,7 +146,14 @@ my %together = (
 		'INSERT INTO t SELECT ''%s'' FROM pg_advisory_xact_lock(8) RETURNING repeat(''x'', 50000)') AS t(x text)",
 	'call under autocommit' => "SELECT pgmc.acquire(), pgmc.set_autocommit(true),
 		pgmc.execute('INSERT INTO t SELECT ''%s'' FROM shout()'), 'went on'",
-	'several commands' => "SELECT pgmc.autonomous('INSERT INTO t VALUES (''%s''); SELECT shout()'), 'went on'");
+	'several commands' => "SELECT pgmc.autonomous('INSERT INTO t VALUES (''%s''); SELECT shout()'), 'went on'",
+	'call of commit' => "SELECT pgmc.acquire(),
+		pgmc.execute('INSERT INTO t VALUES (''%s''); DECLARE c CURSOR WITH HOLD FOR SELECT shout()'), pgmc.commit(), 'went on'",
+	'COMMIT by execute' => "SELECT pgmc.acquire(),
+		pgmc.execute('INSERT INTO t VALUES (''%s''); DECLARE c CURSOR WITH HOLD FOR SELECT shout()'),
+		pgmc.execute('COMMIT'), 'went on'",
+	'commit of what has only read' => "SELECT pgmc.acquire(),
+		pgmc.execute('DECLARE c CURSOR WITH HOLD FOR SELECT shout()'), pgmc.commit(), 'went on' -- %s");
 for my $how (sort keys %together)
 {
 	my $worker = worker_pid($admin);
@@ -91,7 +164,7 @@ for my $how (sort keys %together)
 		WHERE application_name LIKE 'pgmc%' AND wait_event = 'advisory'", $how);
 	stand_still($worker);
 	$admin->value('SELECT pg_advisory_unlock(8)');
-	wait_for($admin, "SELECT count(*) = 1 FROM t WHERE id = '$how'");
+	wait_for($admin, "SELECT count(*) = 1 FROM t WHERE id = '$how'") unless $how =~ /only read/;
 	wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity
 		WHERE application_name LIKE 'pgmc%' AND state <> 'idle'");
 	terminate();
@@ -175,6 +248,44 @@ is($admin->value('SELECT gid FROM pg_prepared_xacts'), 'p', 'which was done');
 $admin->value("ROLLBACK PREPARED 'p'");
 is_free($next, 'terminated after PREPARE TRANSACTION');
 is_clean($admin, 'terminated after PREPARE TRANSACTION');
+
+# A notification has no number before its commit, nor has a message that isn't part of the transaction (but which
+# makes it wait for the standby): nobody can know
+my $message = "SELECT pg_logical_emit_message(false, 'x', 'x')";
+my $listener = session($node, options => '-c synchronous_commit=local');
+$listener->value('LISTEN x');
+for my $whom ('loopback', 'worker')
+{
+	my $name = "commit of nothing but a notification, $whom";
+
+	$admin->value('SELECT pgmc.close()');
+	$holder->send("SELECT pgmc.acquire(), pgmc.execute(\$c\$$message; NOTIFY x, 'from $whom'\$c\$), pgmc.commit()");
+	wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE application_name LIKE 'pgmc%' AND wait_event = 'SyncRep'", $name);
+	$whom eq 'worker' ? $admin->value('SELECT pg_terminate_backend(' . worker_pid($admin) . ', 10000)') : terminate();
+	is_state($holder, undef, '08007', "$name: terminated after the commit");
+	like($holder->{err}, qr/not known whether/, "$name: in doubt");
+	wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+	like($listener->run('SELECT 1'), qr/notification "x" with payload "from $whom"/, "$name: it was done");
+	is_free($next, $name);
+	is_clean($admin, $name);
+}
+
+# ... or one that waits for its turn to be written, in the commit, behind another's
+my $notifier = session($node);
+$notifier->send("BEGIN; $message; NOTIFY y; COMMIT");
+wait_for($admin, "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $notifier->{pid}");
+$holder->send("SELECT pgmc.acquire(), pgmc.execute('NOTIFY x, ''lost'''), pgmc.commit()");
+wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE application_name LIKE 'pgmc%' AND wait_event = 'object' AND query = 'COMMIT'");
+terminate();
+is_state($holder, undef, '08006', 'terminated before the commit of a notification');
+$admin->value("SELECT pg_cancel_backend($notifier->{pid})");
+$notifier->result;
+unlike($listener->run('SELECT 1'), qr/lost/, 'which was not done');
+is_free($next, 'terminated before the commit of a notification');
+is_clean($admin, 'terminated before the commit of a notification');
+$_->quit for $notifier, $listener;
 
 # The worker that would tell is terminated then: the number of the transaction outlives it
 for my $how ('commit', 'commit of a savepoint', 'own COMMIT', 'autonomous')
