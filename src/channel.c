@@ -102,6 +102,15 @@ map_bytes(int slot, dsm_handle handle)
 		return NULL;
 	if (map->handle == handle)
 		return map->base;
+
+	/*
+	 * An attempt that has failed, for want of memory say, leaves its segment
+	 * attached but not mapped where no resource owner takes care of it: so it
+	 * is in the worker, and no other attempt would succeed.
+	 */
+	segment = dsm_find_mapping(handle);
+	if (segment != NULL)
+		dsm_detach(segment);
 	segment = dsm_attach(handle);
 	if (segment == NULL)
 		return NULL;
