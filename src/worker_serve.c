@@ -383,11 +383,18 @@ serve(int i, bool attention)
 static void
 init_slot(int i)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "pgmc slot",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Slot	   *slot = palloc0(sizeof(Slot));
+	static MemoryContext context = NULL;	/* until it is a slot's: what is
+											 * left of an attempt that has
+											 * failed */
+	Slot	   *slot;
 
+	if (context != NULL)
+		MemoryContextDelete(context);
+	context = NULL;
+	context = AllocSetContextCreate(TopMemoryContext, "pgmc slot",
+									ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(context);
+	slot = palloc0(sizeof(Slot));
 	slot->context = context;
 	slot->request_context = AllocSetContextCreate(context, "pgmc request",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -398,9 +405,32 @@ init_slot(int i)
 	slot->position = -1;
 	slot->cancel_position = -1;
 	initStringInfo(&slot->out);
-	MemoryContextSwitchTo(old);
+	context = NULL;
 	pgmc_slots[i] = slot;
 	pgmc_nslots = Max(pgmc_nslots, i + 1);
+}
+
+/* What an error in a slot costs: its connection.  Raises nothing. */
+static void
+give_up(int i, const char *why)
+{
+	Slot	   *slot = pgmc_slots[i];
+
+	if (slot == NULL)			/* there was no memory for it */
+	{
+		pgmc_registry_failed(i, why, false);
+		return;
+	}
+	pgmc_remote_close(slot->remote);
+	pgmc_remote_take_event(slot->remote);
+	slot->duty = DUTY_NONE;
+	slot->lost_pending = false;
+	note_idle(slot);
+	log_lost(i, why);
+	pgmc_registry_failed(i, why, pgmc_slot_receiving(slot));
+
+	/* the slot may have another holder now, who has no part in this */
+	pgmc_slot_forget_all(slot);
 }
 
 /*
@@ -411,13 +441,11 @@ static bool
 serve_safely(int i, bool attention)
 {
 	volatile bool progress = true;
-	Slot	   *slot;
 
-	if (pgmc_slots[i] == NULL)
-		init_slot(i);
-	slot = pgmc_slots[i];
 	PG_TRY();
 	{
+		if (pgmc_slots[i] == NULL)
+			init_slot(i);
 		MemoryContextSwitchTo(serve_context);
 		progress = serve(i, attention);
 	}
@@ -425,20 +453,13 @@ serve_safely(int i, bool attention)
 	{
 		ErrorData  *edata;
 
+		/* what is emptied has room for this, be there any memory or not */
 		MemoryContextSwitchTo(serve_context);
+		MemoryContextReset(serve_context);
 		edata = CopyErrorData();
 		EmitErrorReport();
 		FlushErrorState();
-		pgmc_remote_close(slot->remote);
-		pgmc_remote_take_event(slot->remote);
-		slot->duty = DUTY_NONE;
-		slot->lost_pending = false;
-		note_idle(slot);
-		log_lost(i, edata->message);
-		pgmc_registry_failed(i, edata->message, pgmc_slot_receiving(slot));
-
-		/* the slot may have another holder now, who has no part in this */
-		pgmc_slot_forget_all(slot);
+		give_up(i, edata->message);
 	}
 	PG_END_TRY();
 	MemoryContextReset(serve_context);
