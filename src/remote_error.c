@@ -182,8 +182,9 @@ pgmc_remote_report_error(PgmcRemote *remote, const PGresult *res)
 			remote->eof = remote->drained = true;
 			return;
 		}
-		fields.sqlstate = "XX000";
 		fields.message = PQresultErrorMessage(res);
+		fields.sqlstate = strncmp(fields.message, "out of memory", 13) == 0 ?
+			"53200" : "XX000";
 	}
 	if (resetting(remote) && task->cancelled && task->kind == TASK_EXECUTE &&
 		strcmp(fields.sqlstate, "57014") == 0)
