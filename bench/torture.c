@@ -1021,6 +1021,7 @@ static const char *const fault_names[] = {
 };
 
 static int	faults[FAULT_COUNT];
+static int64_t lasted;			/* the torture, in microseconds */
 static int	lives[MAX_SESSIONS];
 
 static void
@@ -1097,6 +1098,7 @@ await_server(void)
 	}
 }
 
+/* True when there was one. */
 static bool
 signal_one(const char *function, const char *which)
 {
@@ -1104,94 +1106,151 @@ signal_one(const char *function, const char *which)
 			   " ORDER BY random() LIMIT 1", function, which) && value[0] == 't';
 }
 
-static void
-crash_something(void)
+/* The same with a SIGKILL, upon which the server restarts itself. */
+static bool
+crash_one(const char *which)
 {
-	switch (pick(3))
+	bool		found;
+
+	shared->down = 1;
+	found = run("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND %s"
+				" ORDER BY random() LIMIT 1", which) && atoi(value) > 1;
+	if (found)
 	{
-		case 0:
-			shared->down = 1;
-			if (run("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND"
-					" (application_name LIKE 'pgmc%%' OR application_name = 'torture' OR backend_type = 'pgmc worker')"
-					" ORDER BY random() LIMIT 1") && atoi(value) > 1)
-			{
-				kill(atoi(value), SIGKILL);
-				faults[FAULT_KILL_BACKEND]++;
-				/* until all have heard of it */
-				for (int i = 0; i < 1000 && run("SELECT 1"); i++)
-					sleep_us(10000);
-			}
-			await_server();
-			shared->down_until = now_us();
-			shared->down = 0;
-			break;
-		case 1:
+		kill(atoi(value), SIGKILL);
+		/* until all have heard of it */
+		for (int i = 0; i < 1000 && run("SELECT 1"); i++)
+			sleep_us(10000);
+	}
+	await_server();
+	shared->down_until = now_us();
+	shared->down = 0;
+	return found;
+}
+
+static bool
+kill_client(void)
+{
+	pid_t		victim = shared->session[pick(opt_sessions)].process;
+
+	return victim > 0 && kill(victim, SIGKILL) == 0;
+}
+
+/* False where there was nobody whom it could hit. */
+static bool
+do_fault(Fault fault)
+{
+	switch (fault)
+	{
+		case FAULT_TERMINATE_WORKER:
+			return signal_one("pg_terminate_backend", "backend_type = 'pgmc worker'");
+		case FAULT_TERMINATE_LOOPBACK:
+			return signal_one("pg_terminate_backend", "application_name LIKE 'pgmc%'");
+		case FAULT_CANCEL_LOOPBACK:
+			return signal_one("pg_cancel_backend", "application_name LIKE 'pgmc%'");
+		case FAULT_TERMINATE_SESSION:
+			return signal_one("pg_terminate_backend", "application_name = 'torture'");
+		case FAULT_CANCEL_SESSION:
+			return signal_one("pg_cancel_backend", "application_name = 'torture'");
+		case FAULT_KILL_CLIENT:
+			return kill_client();
+		case FAULT_KILL_BACKEND:
+			return crash_one("(application_name LIKE 'pgmc%' OR application_name = 'torture'"
+							 " OR backend_type = 'pgmc worker')");
+		case FAULT_RESTART_FAST:
 			restart("fast");
-			faults[FAULT_RESTART_FAST]++;
-			break;
-		case 2:
+			return true;
+		case FAULT_RESTART_IMMEDIATE:
 			restart("immediate");
-			faults[FAULT_RESTART_IMMEDIATE]++;
+			return true;
+		case FAULT_COUNT:
 			break;
 	}
+	return false;
 }
 
-static void
-kill_something(void)
+/*
+ * Those of a range of faults, each once before any comes again, in an order that
+ * changes from one time to the next.
+ */
+typedef struct Deck
 {
-	int			victim;
+	int			first;
+	int			n;
+	int			left;			/* of the n that are due in this round */
+	int			due[FAULT_COUNT];
+}			Deck;
 
-	switch (pick(6))
-	{
-		case 0:
-			faults[FAULT_TERMINATE_WORKER] +=
-				signal_one("pg_terminate_backend", "backend_type = 'pgmc worker'");
-			break;
-		case 1:
-			faults[FAULT_TERMINATE_LOOPBACK] +=
-				signal_one("pg_terminate_backend", "application_name LIKE 'pgmc%'");
-			break;
-		case 2:
-			faults[FAULT_CANCEL_LOOPBACK] +=
-				signal_one("pg_cancel_backend", "application_name LIKE 'pgmc%'");
-			break;
-		case 3:
-			faults[FAULT_TERMINATE_SESSION] +=
-				signal_one("pg_terminate_backend", "application_name = 'torture'");
-			break;
-		case 4:
-			faults[FAULT_CANCEL_SESSION] +=
-				signal_one("pg_cancel_backend", "application_name = 'torture'");
-			break;
-		case 5:
-			victim = pick(opt_sessions);
-			if (shared->session[victim].process > 0)
-				kill(shared->session[victim].process, SIGKILL);
-			faults[FAULT_KILL_CLIENT]++;
-			break;
-	}
+static Deck kills =
+{
+	FAULT_TERMINATE_WORKER, FAULT_KILL_BACKEND - FAULT_TERMINATE_WORKER
+};
+static Deck crashes =
+{
+	FAULT_KILL_BACKEND, FAULT_COUNT - FAULT_KILL_BACKEND
+};
+
+/* One that hits nobody stays due. */
+static void
+deal_fault(Deck * deck)
+{
+	int			i;
+	int			fault;
+
+	if (deck->left == 0)
+		for (; deck->left < deck->n; deck->left++)
+			deck->due[deck->left] = deck->first + deck->left;
+	i = pick(deck->left);
+	fault = deck->due[i];
+	if (!do_fault(fault))
+		return;
+	faults[fault]++;
+	deck->due[i] = deck->due[--deck->left];
 }
 
+static bool
+crashes_wanted(void)
+{
+	return opt_data != NULL && opt_crash_s > 0;
+}
+
+static bool
+all_faults_happened(void)
+{
+	for (int i = 0; i < FAULT_COUNT; i++)
+		if (faults[i] == 0 && (i < crashes.first || crashes_wanted()))
+			return false;
+	return true;
+}
+
+/* On a slow machine it goes on until there was a fault of each kind. */
 static void
 torture(void)
 {
-	int64_t		end = now_us() + opt_seconds * INT64_C(1000000);
-	int64_t		crash_at = now_us() + opt_crash_s * INT64_C(1000000);
+	int64_t		begin = now_us();
+	int64_t		end = begin + opt_seconds * INT64_C(1000000);
+	int64_t		crash_at = begin + opt_crash_s * INT64_C(1000000);
 
-	while (now_us() < end)
+	while (now_us() < end || !all_faults_happened())
 	{
+		if (now_us() > end + HANG_S * INT64_C(1000000))
+		{
+			violation("faults of some kind hit nobody");
+			break;
+		}
 		sleep_us(opt_kill_ms * INT64_C(1000));
 		revive();
 		await_server();
-		if (opt_data != NULL && opt_crash_s > 0 && now_us() >= crash_at)
+		if (crashes_wanted() && now_us() >= crash_at)
 		{
-			crash_something();
+			deal_fault(&crashes);
 			await_server();
 			crash_at = now_us() + opt_crash_s * INT64_C(1000000);
 		}
 		else
-			kill_something();
+			deal_fault(&kills);
 	}
+	lasted = now_us() - begin;
 }
 
 /* ---- the proof ---- */
@@ -1391,8 +1450,10 @@ prove(void)
 				break;
 			}
 	}
-	if (longest > 30 * INT64_C(1000000))
-		violation("somebody has waited for %.1f s", longest / 1e6);
+
+	/* in the end all get their turn: one that is passed over waits until then */
+	if (longest > lasted / 2 && longest > 5 * INT64_C(1000000))
+		violation("somebody has waited for %.1f s of %.1f", longest / 1e6, lasted / 1e6);
 
 	printf("%-34s %lld\n", "commands", (long long) operations);
 	printf("%-34s %lld\n", "holds and autonomous commands", (long long) acquired);
