@@ -47,8 +47,8 @@ typedef enum JobState
 								 * there */
 	JOB_COMMITTING = 'c',		/* its session died meanwhile: may be there */
 	JOB_DOUBT = 'd',			/* reported in doubt: may be there */
-	JOB_CANCELLED = 'l',		/* cancelled before pgmc's call or after it:
-								 * may be */
+	JOB_CANCELLED = 'l',		/* cancelled before pgmc's call or after it,
+								 * and nothing tells which: may be there */
 	JOB_COMMITTED = 'y',		/* acknowledged: must be there */
 	JOB_FAILED = 'n'			/* failed or rolled back: must not be there */
 } JobState;
@@ -438,7 +438,7 @@ new_token(void)
  * The command that commits has ended: what does it say of the job?  A cancel or
  * termination may strike after pgmc's function has returned, too, in the rest
  * of the session's own command, and no DETAIL can tell of that.  The context
- * tells where, if there is one: see run_committing.
+ * tells where, if there is one, or a lock: see run_committing.
  */
 static JobState
 fate(bool ok)
@@ -462,23 +462,64 @@ fate(bool ok)
 	return strcmp(state, "57014") == 0 ? JOB_CANCELLED : JOB_FAILED;
 }
 
+/* A statement that fails in the session ends its holds (in a block, with it). */
+static void
+end_block(void)
+{
+	if (in_block && !lost())
+		run("ROLLBACK");
+	in_block = false;
+}
+
 /*
- * A call that may commit this job.  In the second form the call is a simple
- * expression, and what strikes after it strikes in line 3.
+ * The command was cancelled, not in pgmc's call: before it, or behind it?  It
+ * would have taken a lock right behind it, where no cancel is heeded in between,
+ * and that outlives the error.
+ */
+static JobState
+fate_by_lock(int64_t id)
+{
+	char		was[sizeof(state)];
+	JobState	fate = JOB_CANCELLED;
+
+	strcpy(was, state);
+	end_block();
+	/* there may be more cancels on their way */
+	while (fate == JOB_CANCELLED && !lost())
+		if (run("SET statement_timeout = 0") &&
+			run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+				" AND classid::bigint << 32 | objid::bigint = %lld", (long long) id))
+			fate = value[0] == '0' ? JOB_FAILED : JOB_COMMITTED;
+	strcpy(state, was);
+	return fate;
+}
+
+/*
+ * A call that may commit this job, with a lock right behind it unless the call
+ * returns rows.  In the second form both are simple expressions, and what strikes
+ * behind the call strikes in line 3 or after the lock.
  */
 static bool
 run_committing(int64_t id, int percent, const char *call)
 {
 	int64_t		cancel_us = chance(percent) ? pick(3000) : -1;
+	bool		rows = strstr(call, " FROM pgmc.") != NULL;
+	JobState	to;
 	bool		ok;
 
 	set_job(id, JOB_COMMITTING);
-	if (chance(50) || strstr(call, " FROM pgmc.") != NULL)
+	if (rows)
 		ok = run_cancel(cancel_us, "SELECT %s", call);
+	else if (chance(50))
+		ok = run_cancel(cancel_us, "SELECT %s, pg_advisory_lock(%lld)", call, (long long) id);
 	else
-		ok = run_cancel(cancel_us, "DO $do$ DECLARE r text; BEGIN\nr := %s;\nNULL; END $do$", call);
+		ok = run_cancel(cancel_us, "DO $do$ DECLARE r text; BEGIN\nr := %s;\nr := pg_advisory_lock(%lld); END $do$",
+						call, (long long) id);
 	note_job(id, ok ? "" : call);
-	set_job(id, fate(ok));
+	to = fate(ok);
+	if (to == JOB_CANCELLED && !rows)
+		to = fate_by_lock(id);
+	set_job(id, to);
 	return ok;
 }
 
@@ -573,15 +614,6 @@ acquire(int server, bool xact)
 	if (ok)
 		me->acquired++;
 	return ok;
-}
-
-/* A statement that fails in the session ends its holds (in a block, with it). */
-static void
-end_block(void)
-{
-	if (in_block && !lost())
-		run("ROLLBACK");
-	in_block = false;
 }
 
 static const char *
@@ -948,7 +980,7 @@ tidy_up(void)
 		return;
 	end_block();
 	if (!lost())
-		run("SELECT pgmc.release_all()");
+		run("SELECT pgmc.release_all(), pg_advisory_unlock_all()");
 }
 
 static bool
