@@ -26,6 +26,21 @@ sub connect_all
 connect_all();
 $admin->value('CREATE TABLE t (id int)');
 
+# The server stops: the session's command ends with 57P01; or with 08006, where the connection or the worker happens
+# to end before it, and then 57P01 comes next. That is a WARNING where there is no time.
+sub is_told
+{
+	my ($session, $name) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$session->result;
+	my $told = $session->{err};
+	is($session->run('SELECT 1'), '', "$name: its connection ends");
+	$told .= "\n$session->{err}";
+	return like($told, qr/\A(?:ERROR:  08006: .*\n)?(?:(?:DETAIL|HINT|CONTEXT|LOCATION):  .*\n)*(?:FATAL|WARNING):  57P01: terminating connection/,
+		"$name: and it is told why");
+}
+
 # ---- the server stops while a connection is held, waited for, and runs something ----
 
 for my $how ('fast', 'immediate')
@@ -38,6 +53,8 @@ for my $how ('fast', 'immediate')
 	my $start = time();
 	$node->stop($how);
 	cmp_ok(time() - $start, '<', 10, "$how shutdown");
+	is_told($holder, "$how shutdown: the holder");
+	is_told($waiter, "$how shutdown: the waiter");
 	$node->start;
 	connect_all();
 	is($admin->value('SELECT count(*) FROM t'), '0', "nothing is committed by it");
@@ -55,9 +72,16 @@ $node->start;
 connect_all();
 is_free($admin, 'after a smart shutdown');
 
-# ... and lets a holder finish
+# ... and lets a holder finish, and those who are queued behind it
+$admin->value('CREATE SERVER second FOREIGN DATA WRAPPER pgmc');
+$holder->value("SELECT pgmc.acquire('second')");
 $holder->value("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (3)')");
-$_->quit for $admin, $waiter;
+$admin->quit;
+my $late = session($node);
+$waiter->send("SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (3)'), pgmc.commit()");
+is_waiting($holder, 1);
+$late->send("SELECT pgmc.acquire('second')");
+is_waiting($holder, 2);
 system_or_bail('pg_ctl', '-D', $node->data_dir, '-m', 'smart', '-W', '-s', 'stop');
 my $stopping = '';
 for (1 .. 1000)
@@ -67,6 +91,11 @@ for (1 .. 1000)
 }
 like($stopping, qr/shutting down/, 'smart shutdown with a holder');
 is_state($holder, "SELECT pgmc.execute('INSERT INTO t VALUES (3)'), pgmc.commit(), pgmc.release()", '', 'who goes on');
+$waiter->ok('and a waiter gets the connection that is there');
+$waiter->value('SELECT pgmc.release()');
+$holder->value("SELECT pgmc.release('second', close => true)");
+is_state($late, undef, '57P03', 'one who would need a new one is refused');
+$_->quit for $waiter, $late;
 wait_for($holder, 'SELECT pgmc.is_closed()', 'the connection is closed then');
 is_state($holder, 'SELECT pgmc.acquire()', '57P03', 'but gets no new connection');
 $holder->quit;
@@ -79,7 +108,7 @@ cmp_ok(time() - $start, '<', 10, 'and it stops when he has left');
 $node->_update_pid(0);
 $node->start;
 connect_all();
-is($admin->value('SELECT count(*) FROM t WHERE id = 3'), '2', 'what was committed is there');
+is($admin->value('SELECT count(*) FROM t WHERE id = 3'), '3', 'what was committed is there');
 $admin->value('TRUNCATE t');
 is_free($admin, 'after it');
 
