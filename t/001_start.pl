@@ -106,13 +106,14 @@ END
 	kill 'CONT', $postmaster if $postmaster;
 }
 
-# This session has found no worker, and waits for the one that it or another session has registered.
+# This session has found no worker, and waits for the one that it or another session has registered;
+# or it is queued behind one that does.
 sub awaits_worker
 {
 	my ($session) = @_;
 
 	return wait_for($admin, "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $session->{pid}
-		AND state = 'active' AND wait_event IN ('Extension', 'PgmcWorkerStart')", 'a wait for the worker');
+		AND state = 'active' AND wait_event IN ('Extension', 'PgmcWorkerStart', 'PgmcAcquire')", 'a wait for the worker');
 }
 
 my $serve = "SELECT pgmc.acquire(timeout => '20 s'); SELECT pgmc.execute('SELECT 1');
