@@ -395,6 +395,11 @@ BEGIN;
 SELECT pgmc.acquire_xact();
 SELECT pgmc.execute('INSERT INTO holds_t VALUES (6)');
 SELECT pg_terminate_backend(backend_pid, 60000) FROM pgmc.connections WHERE holder_pid = pg_backend_pid();
+DO $$ BEGIN
+	WHILE (SELECT state <> 'broken' FROM pgmc.connections WHERE holder_pid = pg_backend_pid()) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$;
 -- (psql may show the WARNING that comes after the ERROR before it)
 SET LOCAL client_min_messages = error;
 COMMIT;
