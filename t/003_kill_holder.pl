@@ -84,7 +84,7 @@ my %doing = (
 	},
 	executing_with_much_sent => {
 		run => 'SELECT pgmc.acquire()',
-		send => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600) WHERE \$1 IS NOT NULL', repeat(repeat('x', 1000), 50000))",
+		send => "SELECT pgmc.execute('INSERT INTO t SELECT ''lost'' FROM pg_sleep(600) WHERE \$1 IS NOT NULL', repeat(repeat('x', 1000), 5000))",
 		seen => $sleeping
 	},
 
