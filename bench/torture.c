@@ -1484,7 +1484,8 @@ prove(void)
 	}
 
 	/* in the end all get their turn: one that is passed over waits until then */
-	if (longest > lasted / 2 && longest > 5 * INT64_C(1000000))
+	if (longest > 30 * INT64_C(1000000) ||
+		(longest > lasted / 2 && longest > 5 * INT64_C(1000000)))
 		violation("somebody has waited for %.1f s of %.1f", longest / 1e6, lasted / 1e6);
 
 	printf("%-34s %lld\n", "commands", (long long) operations);
