@@ -326,7 +326,8 @@ extern void pgmc_registry_tell_wait(TimestampTz since);
 
 /*
  * Wake this session, which is in such a wait, to look for a deadlock at once;
- * and whether somebody wants this one to, which is asked only once.
+ * and whether somebody wants this one to, which is asked only once.  They take
+ * no lock of the registry.
  */
 extern void pgmc_registry_have_look(int pid);
 extern bool pgmc_registry_look_wanted(void);

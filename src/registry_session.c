@@ -10,7 +10,9 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -334,16 +336,12 @@ pgmc_registry_tell_wait(TimestampTz since)
 void
 pgmc_registry_have_look(int pid)
 {
-	int			procno = NOBODY;
+	PGPROC	   *proc = BackendPidGetProc(pid);
 
-	lock(LW_SHARED);
-	for (int i = 0; i < pgmc_reg->nsessions; i++)
-		if (pgmc_reg->sessions[i].id != 0 && pgmc_reg->sessions[i].pid == pid)
-			procno = i;
-	if (procno != NOBODY)
-		pg_atomic_write_u32(&pgmc_reg->sessions[procno].look, 1);
-	unlock();
-	wake(procno);
+	if (proc == NULL)
+		return;
+	pg_atomic_write_u32(&pgmc_reg->sessions[pgmc_procno(proc)].look, 1);
+	SetLatch(&proc->procLatch);
 }
 
 bool
