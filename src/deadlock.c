@@ -189,18 +189,16 @@ add_server_edges(Picture *picture, int i)
 {
 	int			pid = picture->processes[i].pid;
 	PGPROC	   *proc = pid == 0 ? NULL : BackendPidGetProc(pid);
-	uint64		lock_wait;
 	uint64		transaction;
 
 	if (proc == NULL)
 		return;
-	lock_wait = lock_wait_of(pid);
 	transaction = pgmc_proc_lxid(proc);
 	add_pids(picture, i, DirectFunctionCall1(pg_blocking_pids, Int32GetDatum(pid)));
 	if (picture->nodes[i].nedges > 0)
 	{
 		picture->processes[i].kind = WAIT_LOCK;
-		picture->processes[i].wait_id = lock_wait;
+		picture->processes[i].wait_id = lock_wait_of(pid);
 		return;
 	}
 	add_pids(picture, i, DirectFunctionCall1(pg_safe_snapshot_blocking_pids,
