@@ -347,15 +347,12 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 	request.mail = mail;
 	result = ask_registry(&request, try ? 0 : deadline, grant);
 	if (result == PGMC_BUSY)
-	{
-		/* nobody's, but still being cleaned up: that is not somebody else's */
-		if (!pgmc_registry_recovering(&server->key))
-			return false;
-		request.mode = PGMC_ACQUIRE_HOLD;
+		return false;
+
+	/* nobody's, but still being cleaned up: that is not somebody else's */
+	if (result == PGMC_QUEUED && try)
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											   PGMC_RECOVERY_PATIENCE_MS);
-		result = ask_registry(&request, deadline, grant);
-	}
 	if (result == PGMC_QUEUED)
 		return queue_up(server, try, deadline, grant);
 	if (result == PGMC_NO_ROOM_YET && !try && deadline != 0 &&

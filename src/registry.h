@@ -87,7 +87,8 @@ typedef enum PgmcAcquireResult
 typedef enum PgmcAcquireMode
 {
 	PGMC_ACQUIRE_HOLD,			/* refuse a second hold of a key */
-	PGMC_ACQUIRE_TRY,			/* the same, without queueing */
+	PGMC_ACQUIRE_TRY,			/* the same, queueing only for one that is
+								 * being brought to idle */
 	PGMC_ACQUIRE_EXTRA			/* another connection beside those we hold */
 } PgmcAcquireMode;
 

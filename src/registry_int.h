@@ -211,6 +211,13 @@ extern void pgmc_pool_set_options(Pool *pool, const PgmcAcquire *acquire);
 /* connections of a pool that are in use, or on their way to or from it */
 extern int	pgmc_pool_count_busy(int pool);
 
+/*
+ * Is a connection of a pool about to come back by itself, and nobody's turn?
+ * And will there be a place for one more hold in the pool then?
+ */
+extern bool pgmc_pool_recovering(int pool);
+extern bool pgmc_pool_comes_back(int pool);
+
 /* Put a session at the end of a queue; take it out of the one it is in. */
 extern void pgmc_pool_enqueue(Pool *pool, int procno);
 extern void pgmc_pool_dequeue(int procno);

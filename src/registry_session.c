@@ -202,7 +202,7 @@ acquire_locked(const PgmcAcquire *acquire, PgmcGrant *grant)
 		return nown < acquire->pool_size ? no_room() : own;
 	if (lease_unwatched(pool))
 		return PGMC_NO_WORKER;
-	if (acquire->mode == PGMC_ACQUIRE_TRY)
+	if (acquire->mode == PGMC_ACQUIRE_TRY && !pgmc_pool_comes_back(pool))
 		return PGMC_BUSY;
 	pgmc_pool_enqueue(&pgmc_reg->pools[pool], pgmc_procno(MyProc));
 	return PGMC_QUEUED;

@@ -90,6 +90,38 @@ pgmc_pool_count_busy(int pool)
 	return busy;
 }
 
+static int
+count_held(int pool)
+{
+	int			held = 0;
+
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].pool == pool &&
+			pgmc_reg->conns[i].state == PGMC_CONN_HELD)
+			held++;
+	return held;
+}
+
+bool
+pgmc_pool_recovering(int pool)
+{
+	if (pgmc_reg->pools[pool].nwaiters > 0)
+		return false;
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].pool == pool &&
+			(pgmc_reg->conns[i].state == PGMC_CONN_RECOVERING ||
+			 pgmc_reg->conns[i].state == PGMC_CONN_CLOSING))
+			return true;
+	return false;
+}
+
+bool
+pgmc_pool_comes_back(int pool)
+{
+	return pgmc_pool_recovering(pool) &&
+		count_held(pool) < pgmc_reg->pools[pool].size;
+}
+
 void
 pgmc_pool_enqueue(Pool *pool, int procno)
 {

@@ -152,19 +152,14 @@ pgmc_registry_find(const PgmcKey *key)
 bool
 pgmc_registry_recovering(const PgmcKey *key)
 {
-	bool		found = false;
+	bool		recovering;
 	int			pool;
 
 	lock(LW_SHARED);
 	pool = pgmc_pool_find(key);
-	if (pool != NOBODY && pgmc_reg->pools[pool].nwaiters == 0)
-		for (int i = 0; i < pgmc_reg->high_water; i++)
-			if (pgmc_reg->conns[i].pool == pool &&
-				(pgmc_reg->conns[i].state == PGMC_CONN_RECOVERING ||
-				 pgmc_reg->conns[i].state == PGMC_CONN_CLOSING))
-				found = true;
+	recovering = pool != NOBODY && pgmc_pool_recovering(pool);
 	unlock();
-	return found;
+	return recovering;
 }
 
 bool
