@@ -171,7 +171,7 @@ for my $victim ('loopback', 'worker')
 	$waiter[0]->result;
 	ok($waiter[0]->{err} ne '', "SIGKILL of the $victim: sessions end");
 	$_->quit for $admin, $holder, @waiter;
-	$node->poll_query_until('postgres', 'SELECT true');
+	await_up($node);
 	$admin = session($node);
 	$holder = session($node);
 	@waiter = map { session($node) } 1 .. 3;

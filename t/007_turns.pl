@@ -124,8 +124,7 @@ for my $n (1 .. $room)
 	push @s, $session;
 }
 is_waiting($admin, $room);
-my $refusal = '';
-$node->psql('postgres', 'SELECT 1', stderr => \$refusal);
+my (undef, $refusal) = attempt($node, 'SELECT 1');
 like($refusal, qr/too many clients/, "$room sessions wait, and there is no room for one more");
 $holder->value('SELECT pgmc.release()');
 my $served = 0;

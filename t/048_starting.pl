@@ -90,7 +90,7 @@ for my $who (1 .. 6)
 }
 is(join("\n", sort keys %told), '', 'who is let in gets it');
 $node->_update_pid(1);
-$node->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') || die 'not up';
+await_up($node);
 $admin = session($node);
 is($admin->value("SELECT string_agg(who::text, ' ' ORDER BY who) FROM t"), '0 1 2 3 4 5 6',
 	'what they did is there, and nothing of before');

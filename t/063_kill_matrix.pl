@@ -278,7 +278,7 @@ sub crash
 	is_cut_off($holder, $to_holder, "$name: the holder");
 	is_cut_off($waiter, $to_waiter, "$name: the waiter");
 	$admin->quit;
-	$node->poll_query_until('postgres', 'SELECT true') || die "$name: the server did not come up again";
+	await_up($node);
 	is(scalar(() = slurp_file($node->logfile, $offset) =~ /$restart/g), 1, "$name: the server has restarted, once");
 	$admin = session($node);
 	return is( $admin->value(

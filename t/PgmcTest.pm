@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  start_server session wait_for set_and_reload is_waiting holds_up sqlstate is_state is_clean is_free
+  start_server attempt await_up session wait_for set_and_reload is_waiting holds_up sqlstate is_state is_clean is_free
   worker_pid loopback_pid stand_still cpu_seconds proc_kb is_less_kb build_library replace_library);
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
@@ -42,6 +42,34 @@ END
 	$node->safe_psql('postgres', 'CREATE EXTENSION pgmc')
 	  unless $opt{plain};
 	return $node;
+}
+
+# What one psql says, on a server that may refuse it: its output and its errors. The command isn't
+# written to a psql that may have ended by then, which would be the end of the test program.
+sub attempt
+{
+	my ($node, $sql) = @_;
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run([ $node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres'), '-c', $sql ],
+		'<', '/dev/null', '>', \$out, '2>', \$err);
+	return ($out, $err);
+}
+
+# Wait until a server that starts or restarts lets somebody in, and takes writes.
+sub await_up
+{
+	my ($node) = @_;
+	my $tries = $patience * 100;
+
+	while ($tries-- > 0)
+	{
+		my ($out) = attempt($node, 'SELECT NOT pg_is_in_recovery()');
+
+		return if $out eq "t\n";
+		usleep(10_000);
+	}
+	die 'the server did not come up';
 }
 
 # A psql session; see PgmcTest::Session below. Options: db, user, options (of the server).
