@@ -130,40 +130,35 @@ raise_refused(const PgmcServer *server, PgmcAcquireResult why, bool extra)
 
 /* ---- waiting for a turn ---- */
 
-/*
- * Say once who holds what we wait for, when it has taken pgmc.log_waits.
- * Returns how long to sleep: not past that moment, and at most timeout.
- */
-static long
-tell_long_wait(const PgmcServer *server, TimestampTz *notice_at, long timeout)
+/* Say who holds what we wait for. */
+static void
+tell_long_wait(const PgmcServer *server)
 {
 	PgmcHolder	holder;
-	long		left;
-	int			place;
+	int			place = pgmc_registry_place(&holder);
 
-	if (*notice_at == 0)
-		return timeout;
-	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), *notice_at);
-	if (left > 0)
-		return timeout < 0 ? left : Min(left, timeout);
-	*notice_at = 0;
-	place = pgmc_registry_place(&holder);
 	if (place > 0)
 		ereport(NOTICE,
 				(errmsg("still waiting for server \"%s\"", NameStr(server->srvname)),
 				 errdetail_internal("%s", describe_holder(&holder, place))));
-	return timeout;
 }
 
 /*
- * More connections may be allowed than when we were queued: true where that has
- * been looked at, and one may be ours by now.
+ * What is to be done once in a while by one who waits: say so, once, when it has
+ * taken pgmc.log_waits, and find out whether more connections are allowed by
+ * now.  True where anything was done, and a connection may be ours since.
  */
 static bool
-notice_larger_pool(const PgmcServer *server, uint64 *as_of)
+look_around(const PgmcServer *server, TimestampTz *notice_at, uint64 *as_of)
 {
 	int			pool_size;
 
+	if (*notice_at != 0 && GetCurrentTimestamp() >= *notice_at)
+	{
+		*notice_at = 0;
+		tell_long_wait(server);
+		return true;
+	}
 	if (!pgmc_server_pool_size(server, as_of, &pool_size))
 		return false;
 	pgmc_registry_resize(pool_size);
@@ -173,10 +168,11 @@ notice_larger_pool(const PgmcServer *server, uint64 *as_of)
 /*
  * Wait for the turn that the registry has queued us for.  On every way out of
  * here we are out of the queue, and a connection that was handed over just
- * then is not lost: it is returned, or given back.
+ * then is not lost: it is returned, or given back.  Where the command has gone
+ * out by then, an error waits for its outcome, in hold->struck.
  */
 static PgmcAcquireResult
-wait_in_queue(const PgmcServer *server, TimestampTz deadline,
+wait_in_queue(const PgmcServer *server, PgmcHold *hold, TimestampTz deadline,
 			  PgmcGrant *grant, PgmcFailure *failure)
 {
 	static uint32 event = 0;
@@ -191,12 +187,16 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 		event = pgmc_wait_event_new("PgmcAcquire");
 	PG_TRY();
 	{
-		while ((result = pgmc_registry_poll(grant, failure)) == PGMC_QUEUED)
+		for (;;)
 		{
-			long		timeout = -1;
+			TimestampTz until;
+			long		timeout;
 			long		check;
 
-			/* a command that has gone out meanwhile needs its outcome told */
+			/*
+			 * one whose command has gone out meanwhile is interrupted
+			 * elsewhere
+			 */
 			if (pgmc_await_interrupted())
 			{
 				result = pgmc_registry_leave(grant, failure);
@@ -204,15 +204,19 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 					break;
 			}
 			CHECK_FOR_INTERRUPTS();
-			if (deadline != 0)
-				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														  deadline);
-			if (timeout == 0)
+
+			/* not before that: the check of the client takes the latch's news */
+			result = pgmc_registry_poll(grant, failure);
+			if (result != PGMC_QUEUED)
 				break;
-			timeout = tell_long_wait(server, &notice_at, timeout);
-			if (notice_larger_pool(server, &as_of))
+			if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+				break;
+			if (look_around(server, &notice_at, &as_of))
 				continue;
 			check = Min(pgmc_deadlock_check(&wait), LOOK_EVERY_MS);
+			until = pgmc_sooner(deadline, notice_at);
+			timeout = until == 0 ? -1 :
+				TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 			timeout = timeout < 0 ? check : Min(timeout, check);
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
@@ -223,18 +227,18 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 	{
 		result = pgmc_registry_leave(grant, failure);
 
-		/* no deadlock any more, and the command has gone out */
-		if (result != PGMC_GRANTED || !grant->mailed ||
-			geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+		if (result != PGMC_GRANTED || !grant->mailed)
 		{
 			if (result == PGMC_GRANTED)
 				pgmc_registry_release(grant->slot, grant->epoch,
-									  grant->mailed ? PGMC_RELEASE_DIRTY :
-									  PGMC_RELEASE_CLEAN,
-									  PGMC_END_ABORT, false);
+									  PGMC_RELEASE_CLEAN, PGMC_END_ABORT, false);
 			PG_RE_THROW();
 		}
+
+		/* the command has gone out; then it is no deadlock any more */
 		MemoryContextSwitchTo(caller);
+		if (geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+			hold->struck = CopyErrorData();
 		FlushErrorState();
 	}
 	PG_END_TRY();
@@ -244,14 +248,14 @@ wait_in_queue(const PgmcServer *server, TimestampTz deadline,
 
 /* Queue and wait.  False: time is up, which only try is not an error. */
 static bool
-queue_up(const PgmcServer *server, bool try, TimestampTz deadline,
-		 PgmcGrant *grant)
+queue_up(const PgmcServer *server, PgmcHold *hold, bool try,
+		 TimestampTz deadline, PgmcGrant *grant)
 {
 	PgmcFailure failure;
 	PgmcHolder	holder;
 	int			place;
 
-	switch (wait_in_queue(server, deadline, grant, &failure))
+	switch (wait_in_queue(server, hold, deadline, grant, &failure))
 	{
 		case PGMC_GRANTED:
 			return true;
@@ -289,6 +293,7 @@ fill_acquire(const PgmcServer *server, PgmcAcquireMode mode,
 	acquire->max_connections = pgmc_max_connections;
 	acquire->hold_timeout = server->options.hold_timeout;
 	acquire->idle_hold_timeout = server->options.idle_hold_timeout;
+	acquire->options_hash = server->options_hash;
 	acquire->mode = mode;
 }
 
@@ -335,12 +340,13 @@ ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
 
 /* Get a slot, open or not.  False: busy, and we won't wait. */
 static bool
-get_slot(const PgmcServer *server, PgmcScope scope, bool try,
+get_slot(const PgmcServer *server, PgmcHold *hold, bool try,
 		 TimestampTz deadline, const PgmcMail *mail, PgmcGrant *grant)
 {
 	PgmcAcquire request;
 	PgmcAcquireResult result;
-	PgmcAcquireMode mode = scope == PGMC_SCOPE_CALL ? PGMC_ACQUIRE_EXTRA :
+	bool		call = hold->scope == PGMC_SCOPE_CALL;
+	PgmcAcquireMode mode = call ? PGMC_ACQUIRE_EXTRA :
 	try ? PGMC_ACQUIRE_TRY : PGMC_ACQUIRE_HOLD;
 
 	fill_acquire(server, mode, &request);
@@ -354,12 +360,12 @@ get_slot(const PgmcServer *server, PgmcScope scope, bool try,
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											   PGMC_RECOVERY_PATIENCE_MS);
 	if (result == PGMC_QUEUED)
-		return queue_up(server, try, deadline, grant);
+		return queue_up(server, hold, try, deadline, grant);
 	if (result == PGMC_NO_ROOM_YET && !try && deadline != 0 &&
 		GetCurrentTimestamp() >= deadline)
 		raise_timeout_for_room(server);
 	if (result != PGMC_GRANTED)
-		raise_refused(server, result, scope == PGMC_SCOPE_CALL);
+		raise_refused(server, result, call);
 	return true;
 }
 
@@ -392,8 +398,9 @@ fail_opening(const PgmcHold *hold, const char *reason)
 	raise_not_connected(NameStr(hold->srvname), failure.sqlstate, reason);
 }
 
+/* Open it, and note in the grant what that has found out. */
 static void
-connect_hold(PgmcHold *hold, const PgmcServer *server)
+connect_hold(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant)
 {
 	PgmcConninfo info;
 	PgmcOpen	open;
@@ -421,17 +428,10 @@ connect_hold(PgmcHold *hold, const PgmcServer *server)
 							pgmc_result_sqlstate(&outcome.error),
 							outcome.error.message);
 	hold->xact = PGMC_XACT_IDLE;
-}
 
-/* what an opening has found out about the connection */
-static void
-refresh_grant(PgmcGrant *grant)
-{
-	PgmcSlot	slot;
-
-	pgmc_registry_slot(grant->slot, &slot);
-	grant->used_password = slot.used_password;
-	grant->same_cluster = slot.same_cluster;
+	/* as the reply has it: by now the connection may be lost again */
+	grant->used_password = (outcome.flags & PGMC_DONE_PASSWORD) != 0;
+	grant->same_cluster = (outcome.flags & PGMC_DONE_OWN_CLUSTER) != 0;
 }
 
 /*
@@ -460,8 +460,7 @@ make_usable(PgmcHold *hold, const PgmcServer *server, PgmcGrant *grant,
 		if (!grant->open || grant->options_hash != server->options_hash)
 		{
 			check_not_dropped(server);
-			connect_hold(hold, server);
-			refresh_grant(grant);
+			connect_hold(hold, server, grant);
 		}
 		else
 		{
@@ -578,7 +577,7 @@ acquire(const PgmcServer *server, PgmcScope scope, bool try, int64 timeout,
 	hold = make_hold(server, scope);
 	PG_TRY();
 	{
-		granted = get_slot(server, scope, try, deadline, mail, &grant);
+		granted = get_slot(server, hold, try, deadline, mail, &grant);
 	}
 	PG_CATCH();
 	{

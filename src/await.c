@@ -13,6 +13,7 @@
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "storage/procsignal.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "await.h"
@@ -134,7 +135,7 @@ pgmc_await_interrupted(void)
  * process that is told to end doesn't wait for it for ever.
  */
 static void
-heed_interrupts(PgmcHold *hold)
+heed_interrupts_first(PgmcHold *hold)
 {
 	if (!hold->committing)
 	{
@@ -160,6 +161,21 @@ heed_interrupts(PgmcHold *hold)
 	}
 	else
 		pgmc_fate_process_interrupts(PGMC_FATE_UNKNOWN);
+}
+
+/*
+ * The same for one who has looked already and sleeps next.  Where the client
+ * has been checked (client_connection_check_interval), that took the latch's
+ * news, and there must be another look.
+ */
+static void
+heed_interrupts(PgmcHold *hold)
+{
+	TimestampTz checked = get_timeout_start_time(CLIENT_CONNECTION_CHECK_TIMEOUT);
+
+	heed_interrupts_first(hold);
+	if (get_timeout_start_time(CLIENT_CONNECTION_CHECK_TIMEOUT) != checked)
+		SetLatch(MyLatch);
 }
 
 /* ---- the end of the connection ---- */
@@ -254,8 +270,8 @@ pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
 	wait_latch(timeout < 0 ? check : Min(timeout, check));
 }
 
-void
-pgmc_await_settle(PgmcHold *hold)
+PgmcChannelState
+pgmc_await_settled(PgmcHold *hold)
 {
 	PgmcChannelState state;
 	bool		aborting;
@@ -267,17 +283,27 @@ pgmc_await_settle(PgmcHold *hold)
 						NameStr(hold->srvname))));
 	while (hold->aborting)
 	{
+		CHECK_FOR_INTERRUPTS();
 		state = pgmc_channel_check(pgmc_hold_channel(hold), hold->epoch,
 								   &aborting);
 		if (state != PGMC_CHANNEL_OK)
-			pgmc_await_raise(hold, state);
+			return state;
 		if (aborting)
 		{
-			CHECK_FOR_INTERRUPTS();
 			wait_latch(-1);
 			continue;
 		}
 		hold->aborting = false;
 		hold->xact = pgmc_registry_xact_status(hold->slot);
 	}
+	return PGMC_CHANNEL_OK;
+}
+
+void
+pgmc_await_settle(PgmcHold *hold)
+{
+	PgmcChannelState state = pgmc_await_settled(hold);
+
+	if (state != PGMC_CHANNEL_OK)
+		pgmc_await_raise(hold, state);
 }

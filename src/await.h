@@ -25,6 +25,9 @@ extern void pgmc_await_worker(PgmcHold *hold, PgmcWait *wait);
  */
 extern void pgmc_await_settle(PgmcHold *hold);
 
+/* The same for a hold that may be lost or revoked: whether it is, instead of an error. */
+extern PgmcChannelState pgmc_await_settled(PgmcHold *hold);
+
 /* Will CHECK_FOR_INTERRUPTS end what this session is doing? */
 extern bool pgmc_await_interrupted(void);
 

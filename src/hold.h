@@ -62,6 +62,8 @@ struct PgmcHold
 	bool		committing;		/* what is in flight may commit */
 	bool		commits_within; /* and may have done so when it fails */
 	bool		interrupted;	/* a cancel waits for the outcome of that */
+	ErrorData  *struck;			/* so does this error, of the acquire that it
+								 * went out with */
 	PgmcFate	fate;			/* of that, where no reply can tell any more */
 	int			users;			/* calls on the stack that use this struct */
 	bool		ended;			/* freed when the last of them is through */

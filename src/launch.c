@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/condition_variable.h"
+#include "storage/latch.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -21,6 +22,9 @@
 
 /* how often one that waits looks whether the worker or its starter has died */
 #define LOOK_EVERY_MS	100
+
+/* and how often one that needs its worker slot tries to get it */
+#define REGISTER_EVERY_MS	10
 
 static uint32
 wait_event(void)
@@ -32,8 +36,36 @@ wait_event(void)
 	return event;
 }
 
+static void
+check_deadline(TimestampTz deadline)
+{
+	if (deadline == 0 || GetCurrentTimestamp() < deadline)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("timed out while the pgmc worker was starting")));
+}
+
+/* False: no worker slot is free, and the last worker has given back its own. */
+static bool
+register_patiently(BackgroundWorker *worker, TimestampTz deadline,
+				   BackgroundWorkerHandle **handle)
+{
+	while (!RegisterDynamicBackgroundWorker(worker, handle))
+	{
+		if (!pgmc_registry_worker_leaving())
+			return false;
+		check_deadline(deadline);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 REGISTER_EVERY_MS, wait_event());
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
 static BackgroundWorkerHandle *
-register_worker(void)
+register_worker(TimestampTz deadline)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
@@ -53,7 +85,7 @@ register_worker(void)
 
 	PG_TRY();
 	{
-		registered = RegisterDynamicBackgroundWorker(&worker, &handle);
+		registered = register_patiently(&worker, deadline, &handle);
 	}
 	PG_CATCH();
 	{
@@ -91,16 +123,6 @@ check_started(BackgroundWorkerHandle *handle)
 			 errhint("The server's log may tell why.")));
 }
 
-static void
-check_deadline(TimestampTz deadline)
-{
-	if (deadline == 0 || GetCurrentTimestamp() < deadline)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("timed out while the pgmc worker was starting")));
-}
-
 void
 pgmc_launch_worker(TimestampTz deadline)
 {
@@ -116,7 +138,7 @@ pgmc_launch_worker(TimestampTz deadline)
 	while ((state = pgmc_registry_claim_start(&pid)) != PGMC_WORKER_RUNNING)
 	{
 		if (state == PGMC_WORKER_NONE)
-			handle = register_worker();
+			handle = register_worker(deadline);
 
 		/* the worker may be one of another layout, and never turn up here */
 		pgmc_registry_check_current();

@@ -118,6 +118,7 @@ typedef struct PgmcAcquire
 	int			max_connections;
 	int			hold_timeout;	/* milliseconds, 0: none */
 	int			idle_hold_timeout;	/* milliseconds, 0: none */
+	uint64		options_hash;	/* of what it would open a connection with */
 	PgmcAcquireMode mode;
 	const PgmcMail *mail;		/* or NULL */
 } PgmcAcquire;
@@ -234,6 +235,7 @@ typedef struct PgmcSlot
 	PgmcEnd		end;			/* of the latest hold, while that matters */
 	int			ended_pid;		/* whose it was */
 	bool		ended_in_xact;	/* a transaction was open */
+	uint64		recovery;		/* see pgmc_registry_recovery */
 	PgmcCloseReason close_reason;	/* of a CLOSING one */
 	char		last_error[PGMC_MESSAGE_SIZE];
 } PgmcSlot;
@@ -305,12 +307,15 @@ extern PgmcAcquireResult pgmc_registry_leave(PgmcGrant *grant,
 /* place in the queue, from 1, and who holds what it queues for; 0: not queued */
 extern int	pgmc_registry_place(PgmcHolder *holder);
 
-/* is a connection of this pool about to come back by itself? */
-extern bool pgmc_registry_recovering(const PgmcKey *key);
+/*
+ * The number of the recovery or closing that the worker has to do in this slot,
+ * never the same twice; 0: there is none.
+ */
+extern uint64 pgmc_registry_recovery(int slot);
 
 /*
  * The opening of the connection held in this slot has failed before the worker
- * was asked for it: so has it for everyone who is queued.  Nothing happens
+ * was asked for it: so has it for everyone who is queued for the same.  Nothing happens
  * where the hold of this epoch has been revoked.
  */
 extern void pgmc_registry_not_opened(int slot, uint64 epoch,
@@ -365,12 +370,13 @@ typedef struct PgmcWaits
 extern void pgmc_registry_waits(PgmcWaits *waits);
 
 /*
- * Give a connection back; false if the hold with this epoch was over already.
+ * Give a connection back, where the hold with this epoch isn't over already.
  * why and in_xact (is a transaction open in it?) are for the statistics and
- * the worker's log.  For abort paths: can't fail, doesn't wait.
+ * the worker's log.  Returns the number of the recovery that this begins, or 0.
+ * For abort paths: can't fail, doesn't wait.
  */
-extern bool pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how,
-								  PgmcEnd why, bool in_xact);
+extern uint64 pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how,
+									PgmcEnd why, bool in_xact);
 
 /*
  * Has the worker ended the call in the hold with this epoch, and the hold with
@@ -384,6 +390,14 @@ extern void pgmc_registry_session_exit(void);
 /* Ask the worker to close an idle connection; false if it isn't idle. */
 extern bool pgmc_registry_close_idle(int slot, const PgmcKey *key,
 									 PgmcCloseReason why);
+
+/*
+ * The same for one of this server, because somebody asks for it.  Returns its
+ * state as it was, so IDLE where it is closed now, and FREE where it is none of
+ * the server's; and the number of the recovery that there is now, or 0.
+ */
+extern PgmcConnState pgmc_registry_close_of(int slot, Oid dbid, Oid serverid,
+											uint64 *recovery);
 
 /*
  * Ask the worker to close all connections that match, those that are held when
@@ -400,8 +414,11 @@ extern void pgmc_registry_count(const PgmcKey *key, PgmcCounter what);
 /* Count from zero again: one server of this database, or all (InvalidOid). */
 extern void pgmc_registry_reset_stats(Oid serverid);
 
-/* a slot of this key, the caller's own hold first, else any; -1: none */
-extern int	pgmc_registry_find(const PgmcKey *key);
+/*
+ * A slot of this key, the caller's own hold first, else any, rather an open one,
+ * and a copy of it, as of now; -1: none.
+ */
+extern int	pgmc_registry_find(const PgmcKey *key, PgmcSlot *copy);
 
 /* ---- the worker ---- */
 
@@ -427,6 +444,12 @@ extern PgmcWorkerState pgmc_registry_worker(int *pid);
  * is room after PGMC_NO_ROOM_YET
  */
 extern ConditionVariable *pgmc_registry_news_cv(void);
+
+/*
+ * May the postmaster count a worker still that is gone for everybody?  It gives
+ * the worker slot back when that process has ended.
+ */
+extern bool pgmc_registry_worker_leaving(void);
 
 /* This process is the worker now; false if there is a live one. */
 extern bool pgmc_registry_worker_begin(void);
@@ -491,8 +514,12 @@ extern void pgmc_registry_expire(int slot);
 /* True where it makes up for a connection that was lost. */
 extern bool pgmc_registry_opened(int slot, const PgmcOpened *opened);
 
-/* An opening has failed: so has it for everyone who is queued for it. */
-extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure);
+/*
+ * An opening with these options has failed: so has it for everyone who is
+ * queued for the same.
+ */
+extern void pgmc_registry_open_failed(int slot, const PgmcFailure *failure,
+									  uint64 options_hash);
 
 /*
  * The PGconn is gone (message NULL: that is no news).  Its holder stays;

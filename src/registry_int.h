@@ -51,6 +51,8 @@ typedef struct Conn
 								 * worker brings that to order */
 	int			ended_pid;		/* whose it was */
 	bool		ended_in_xact;	/* a transaction was open */
+	uint64		recovery;		/* a number of its own for what the worker
+								 * brings to order or closes; 0: nothing */
 	PgmcCloseReason close_reason;	/* where CLOSING */
 	uint64		last_session;	/* that held it last; 0: none, or it has ended */
 	TimestampTz state_since;
@@ -101,6 +103,7 @@ typedef struct Session
 	uint64		queue_number;	/* of the latest queueing */
 	TimestampTz queued_since;	/* the same */
 	PgmcAcquireMode mode;		/* of the latest acquire */
+	uint64		options_hash;	/* the same: how it would open a connection */
 	int			pool;			/* queued for it, or NOBODY */
 	int			next;			/* neighbours in its queue */
 	int			prev;
@@ -123,7 +126,8 @@ typedef struct Registry
 	int			nsessions;
 	int			high_water;		/* no conn at or above it is in use */
 	uint64		last_session;	/* the last number given to a session */
-	uint64		last_epoch;		/* the last number given to a hold or queueing */
+	uint64		last_epoch;		/* the last number given to a hold, a queueing
+								 * or a recovery */
 	int			max_connections;	/* as of the latest reload */
 	TimestampTz limit_as_of;	/* when whoever told it had read it */
 	int			nqueued;		/* in all queues */
@@ -137,6 +141,8 @@ typedef struct Registry
 	uint32		worker_build;	/* of the library that the worker has ... */
 	TimestampTz worker_loaded;	/* ... since then; the worker writes both */
 	bool		worker_outdated;	/* a session has a newer one */
+	int			gone_pid;		/* of the last worker that has ended ... */
+	TimestampTz gone_since;		/* ... or was about to, then */
 	int			starter_pid;	/* while STARTING */
 	TimestampTz starting_since;
 	ConditionVariable news;		/* the worker's state, the end of a recovery,
@@ -212,18 +218,22 @@ extern void pgmc_pool_set_options(Pool *pool, const PgmcAcquire *acquire);
 extern int	pgmc_pool_count_busy(int pool);
 
 /*
- * Is a connection of a pool about to come back by itself, and nobody's turn?
- * And will there be a place for one more hold in the pool then?
+ * Is a connection of a pool about to come back by itself, and nobody's turn, and
+ * will there be a place for one more hold in the pool then?
  */
-extern bool pgmc_pool_recovering(int pool);
 extern bool pgmc_pool_comes_back(int pool);
 
 /* Put a session at the end of a queue; take it out of the one it is in. */
 extern void pgmc_pool_enqueue(Pool *pool, int procno);
 extern void pgmc_pool_dequeue(int procno);
 
-/* Everybody in the queue is told the same. */
+/*
+ * Everybody in the queue is told the same, or everybody who would open a
+ * connection with these options.
+ */
 extern void pgmc_pool_fail_waiters(Pool *pool, const PgmcFailure *failure);
+extern void pgmc_pool_fail_waiters_with(Pool *pool, const PgmcFailure *failure,
+										uint64 options_hash);
 
 /* where the connection counts; it isn't FREE */
 static inline int
@@ -285,10 +295,11 @@ extern void pgmc_conns_limit(int max_connections, TimestampTz as_of);
 extern void pgmc_conn_pass_on(Conn *conn);
 
 /*
- * Its opening has failed: is counted and told to everyone who is queued, unless
- * the pool has another connection for them.
+ * Its opening with these options has failed: is counted and told to everyone
+ * who is queued with the same, unless the pool has another connection for them.
  */
-extern void pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure);
+extern void pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure,
+								  uint64 options_hash);
 
 /* The worker has no PGconn here any more. */
 extern void pgmc_conn_forget_backend(Conn *conn);

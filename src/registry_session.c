@@ -238,6 +238,7 @@ pgmc_registry_acquire(const PgmcAcquire *acquire, PgmcGrant *grant)
 	lock(LW_EXCLUSIVE);
 	s->userid = userid;
 	s->mode = acquire->mode;
+	s->options_hash = acquire->options_hash;
 	if (acquire->mail != NULL)
 		s->mail = *acquire->mail;
 	else
@@ -305,7 +306,8 @@ pgmc_registry_not_opened(int slot, uint64 epoch, const PgmcFailure *failure)
 
 	lock(LW_EXCLUSIVE);
 	if (conn->state == PGMC_CONN_HELD && conn->epoch == epoch)
-		pgmc_conn_open_failed(conn, failure);
+		pgmc_conn_open_failed(conn, failure,
+							  pgmc_reg->sessions[conn->holder].options_hash);
 	unlock();
 }
 
@@ -355,22 +357,22 @@ pgmc_registry_look_wanted(void)
 
 /* ---- releasing ---- */
 
-bool
+uint64
 pgmc_registry_release(int slot, uint64 epoch, PgmcRelease how, PgmcEnd why,
 					  bool in_xact)
 {
 	Conn	   *conn = &pgmc_reg->conns[slot];
-	bool		held;
+	uint64		recovery = 0;
 
 	lock(LW_EXCLUSIVE);
-	held = conn->state == PGMC_CONN_HELD && conn->epoch == epoch;
-	if (held)
+	if (conn->state == PGMC_CONN_HELD && conn->epoch == epoch)
 	{
 		pgmc_conn_note_end(conn, why, in_xact);
 		pgmc_conn_release(conn, how);
+		recovery = conn->recovery;
 	}
 	unlock();
-	return held;
+	return recovery;
 }
 
 bool
@@ -437,6 +439,24 @@ pgmc_registry_close_idle(int slot, const PgmcKey *key, PgmcCloseReason why)
 		pgmc_conn_close(conn, why);
 	unlock();
 	return idle;
+}
+
+PgmcConnState
+pgmc_registry_close_of(int slot, Oid dbid, Oid serverid, uint64 *recovery)
+{
+	Conn	   *conn = &pgmc_reg->conns[slot];
+	PgmcConnState state = PGMC_CONN_FREE;
+
+	lock(LW_EXCLUSIVE);
+	if (conn->state != PGMC_CONN_FREE &&
+		pgmc_key_matches(&pgmc_reg->pools[conn->pool].key, dbid, serverid,
+						 InvalidOid, NULL))
+		state = conn->state;
+	if (state == PGMC_CONN_IDLE)
+		pgmc_conn_close(conn, PGMC_CLOSE_ASKED);
+	*recovery = conn->recovery;
+	unlock();
+	return state;
 }
 
 void

@@ -103,23 +103,16 @@ count_held(int pool)
 }
 
 bool
-pgmc_pool_recovering(int pool)
-{
-	if (pgmc_reg->pools[pool].nwaiters > 0)
-		return false;
-	for (int i = 0; i < pgmc_reg->high_water; i++)
-		if (pgmc_reg->conns[i].pool == pool &&
-			(pgmc_reg->conns[i].state == PGMC_CONN_RECOVERING ||
-			 pgmc_reg->conns[i].state == PGMC_CONN_CLOSING))
-			return true;
-	return false;
-}
-
-bool
 pgmc_pool_comes_back(int pool)
 {
-	return pgmc_pool_recovering(pool) &&
-		count_held(pool) < pgmc_reg->pools[pool].size;
+	const Pool *p = &pgmc_reg->pools[pool];
+
+	if (p->nwaiters > 0 || count_held(pool) >= p->size)
+		return false;
+	for (int i = 0; i < pgmc_reg->high_water; i++)
+		if (pgmc_reg->conns[i].pool == pool && pgmc_reg->conns[i].recovery != 0)
+			return true;
+	return false;
 }
 
 void
@@ -165,18 +158,35 @@ pgmc_pool_dequeue(int procno)
 						 GetCurrentTimestamp());
 }
 
+static void
+fail_waiter(int procno, const PgmcFailure *failure)
+{
+	Session    *s = &pgmc_reg->sessions[procno];
+
+	pgmc_pool_dequeue(procno);
+	s->failure = *failure;
+	s->result = PGMC_FAILED;
+	wake(procno);
+}
+
 void
 pgmc_pool_fail_waiters(Pool *pool, const PgmcFailure *failure)
 {
 	while (pool->head != NOBODY)
-	{
-		int			procno = pool->head;
-		Session    *s = &pgmc_reg->sessions[procno];
+		fail_waiter(pool->head, failure);
+}
 
-		pgmc_pool_dequeue(procno);
-		s->failure = *failure;
-		s->result = PGMC_FAILED;
-		wake(procno);
+void
+pgmc_pool_fail_waiters_with(Pool *pool, const PgmcFailure *failure,
+							uint64 options_hash)
+{
+	int			next;
+
+	for (int procno = pool->head; procno != NOBODY; procno = next)
+	{
+		next = pgmc_reg->sessions[procno].next;
+		if (pgmc_reg->sessions[procno].options_hash == options_hash)
+			fail_waiter(procno, failure);
 	}
 }
 
@@ -222,8 +232,15 @@ pgmc_conn_set_state(Conn *conn, PgmcConnState to)
 	}
 	conn->state = to;
 	conn->state_since = now;
-	if (to == PGMC_CONN_RECOVERING || to == PGMC_CONN_CLOSING ||
-		(to != PGMC_CONN_HELD && pgmc_reg->worker_outdated))
+	if (to == PGMC_CONN_RECOVERING || to == PGMC_CONN_CLOSING)
+	{
+		if (conn->recovery == 0)
+			conn->recovery = ++pgmc_reg->last_epoch;
+		call_worker();
+		return;
+	}
+	conn->recovery = 0;
+	if (to != PGMC_CONN_HELD && pgmc_reg->worker_outdated)
 		call_worker();
 	else
 		conn->end = PGMC_END_NONE;
@@ -252,6 +269,7 @@ pgmc_conn_hold(Conn *conn, int procno)
 	Session    *s = &pgmc_reg->sessions[procno];
 
 	pgmc_conn_set_state(conn, PGMC_CONN_HELD);
+	conn->broken = false;		/* it may come from one who has lost it */
 	conn->epoch = ++pgmc_reg->last_epoch;
 	conn->holder = procno;
 	conn->holder_userid = s->userid;
@@ -318,12 +336,14 @@ others_open(const Conn *conn)
 }
 
 void
-pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure)
+pgmc_conn_open_failed(Conn *conn, const PgmcFailure *failure,
+					  uint64 options_hash)
 {
 	pgmc_counters_count(&pgmc_reg->counters, tally_of(conn), PGMC_COUNT_FAILURES);
 	strlcpy(conn->last_error, failure->message, sizeof(conn->last_error));
 	if (!others_open(conn))
-		pgmc_pool_fail_waiters(&pgmc_reg->pools[conn->pool], failure);
+		pgmc_pool_fail_waiters_with(&pgmc_reg->pools[conn->pool], failure,
+									options_hash);
 }
 
 /* ---- whose turn, and with what ---- */

@@ -57,6 +57,39 @@ fill_queued(const Pool *pool, PgmcQueued *queued)
 	}
 }
 
+/* caller has the lock; the copy is all zero still */
+static void
+copy_conn(const Conn *conn, PgmcSlot *copy)
+{
+	copy->state = conn->state;
+	if (conn->state == PGMC_CONN_FREE)
+		return;
+	copy->key = pgmc_reg->pools[conn->pool].key;
+	copy->srvname = pgmc_reg->pools[conn->pool].srvname;
+	copy->waiters = pgmc_reg->pools[conn->pool].nwaiters;
+	copy->epoch = conn->epoch;
+	copy->last_session = conn->last_session;
+	copy->open = conn->open;
+	copy->broken = conn->broken;
+	copy->opening = conn->opening;
+	copy->backend_pid = conn->backend_pid;
+	copy->same_cluster = conn->same_cluster;
+	copy->used_password = conn->used_password;
+	copy->backend_start = conn->backend_start;
+	copy->state_since = conn->state_since;
+	copy->xact_status = pg_atomic_read_u32(&unconstify(Conn *, conn)->xact_status);
+	copy->commit_xid = pg_atomic_read_u32(&unconstify(Conn *, conn)->commit_xid);
+	fill_holder(conn, &copy->holder);
+	copy->hold_timeout = conn->hold_timeout;
+	copy->idle_hold_timeout = conn->idle_hold_timeout;
+	copy->end = conn->end;
+	copy->ended_pid = conn->ended_pid;
+	copy->ended_in_xact = conn->ended_in_xact;
+	copy->recovery = conn->recovery;
+	copy->close_reason = conn->close_reason;
+	strlcpy(copy->last_error, conn->last_error, sizeof(copy->last_error));
+}
+
 void
 pgmc_registry_look(int slot, PgmcSlot *copy, PgmcQueued *queued)
 {
@@ -64,35 +97,9 @@ pgmc_registry_look(int slot, PgmcSlot *copy, PgmcQueued *queued)
 
 	memset(copy, 0, sizeof(*copy));
 	lock(LW_SHARED);
-	copy->state = conn->state;
-	if (conn->state != PGMC_CONN_FREE)
-	{
-		copy->key = pgmc_reg->pools[conn->pool].key;
-		copy->srvname = pgmc_reg->pools[conn->pool].srvname;
-		copy->waiters = pgmc_reg->pools[conn->pool].nwaiters;
-		copy->epoch = conn->epoch;
-		copy->last_session = conn->last_session;
-		copy->open = conn->open;
-		copy->broken = conn->broken;
-		copy->opening = conn->opening;
-		copy->backend_pid = conn->backend_pid;
-		copy->same_cluster = conn->same_cluster;
-		copy->used_password = conn->used_password;
-		copy->backend_start = conn->backend_start;
-		copy->state_since = conn->state_since;
-		copy->xact_status = pg_atomic_read_u32(&conn->xact_status);
-		copy->commit_xid = pg_atomic_read_u32(&conn->commit_xid);
-		fill_holder(conn, &copy->holder);
-		copy->hold_timeout = conn->hold_timeout;
-		copy->idle_hold_timeout = conn->idle_hold_timeout;
-		copy->end = conn->end;
-		copy->ended_pid = conn->ended_pid;
-		copy->ended_in_xact = conn->ended_in_xact;
-		copy->close_reason = conn->close_reason;
-		if (queued != NULL)
-			fill_queued(&pgmc_reg->pools[conn->pool], queued);
-		strlcpy(copy->last_error, conn->last_error, sizeof(copy->last_error));
-	}
+	copy_conn(conn, copy);
+	if (queued != NULL && conn->state != PGMC_CONN_FREE)
+		fill_queued(&pgmc_reg->pools[conn->pool], queued);
 	unlock();
 }
 
@@ -124,11 +131,12 @@ pgmc_registry_xact_status(int slot)
 }
 
 int
-pgmc_registry_find(const PgmcKey *key)
+pgmc_registry_find(const PgmcKey *key, PgmcSlot *copy)
 {
 	int			best = -1;
 	int			pool;
 
+	memset(copy, 0, sizeof(*copy));
 	lock(LW_SHARED);
 	pool = pgmc_pool_find(key);
 	for (int i = 0; pool != NOBODY && i < pgmc_reg->high_water; i++)
@@ -145,21 +153,21 @@ pgmc_registry_find(const PgmcKey *key)
 			break;
 		}
 	}
+	if (best >= 0)
+		copy_conn(&pgmc_reg->conns[best], copy);
 	unlock();
 	return best;
 }
 
-bool
-pgmc_registry_recovering(const PgmcKey *key)
+uint64
+pgmc_registry_recovery(int slot)
 {
-	bool		recovering;
-	int			pool;
+	uint64		recovery;
 
 	lock(LW_SHARED);
-	pool = pgmc_pool_find(key);
-	recovering = pool != NOBODY && pgmc_pool_recovering(pool);
+	recovery = pgmc_reg->conns[slot].recovery;
 	unlock();
-	return recovering;
+	return recovery;
 }
 
 bool

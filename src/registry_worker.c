@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/proc.h"
@@ -20,6 +22,10 @@
 
 /* a starter that hasn't brought the worker up by then has failed */
 #define START_TIMEOUT_MS	30000
+
+/* how long the postmaster may take to notice that a worker has ended */
+#define LEAVING_MS			1000
+#define LEAVING_MAX_MS		10000	/* and that one to end which has said so */
 
 /* ---- starting, and being gone ---- */
 
@@ -137,9 +143,28 @@ static void
 worker_gone(void)
 {
 	pgmc_reg->worker_state = PGMC_WORKER_NONE;
+	pgmc_reg->gone_pid = pgmc_reg->worker_pid;
+	pgmc_reg->gone_since = GetCurrentTimestamp();
 	pgmc_reg->worker_pid = 0;
 	pgmc_reg->worker_procno = NOBODY;
 	pgmc_reg->worker_outdated = false;
+}
+
+bool
+pgmc_registry_worker_leaving(void)
+{
+	int			pid;
+	TimestampTz since;
+	TimestampTz now = GetCurrentTimestamp();
+
+	lock(LW_SHARED);
+	pid = pgmc_reg->gone_pid;
+	since = pgmc_reg->gone_since;
+	unlock();
+	if (pid == 0 || TimestampDifferenceExceeds(since, now, LEAVING_MAX_MS))
+		return false;
+	return kill(pid, 0) == 0 ||
+		!TimestampDifferenceExceeds(since, now, LEAVING_MS);
 }
 
 bool
@@ -280,8 +305,12 @@ pgmc_registry_set_opening(int slot)
 	held = conn->state == PGMC_CONN_HELD;
 	if (held)
 	{
+		bool		unwanted = conn->expires_at == LONG_AGO;
+
 		pgmc_conn_forget_backend(conn);
 		conn->opening = true;
+		if (unwanted)
+			conn->expires_at = LONG_AGO;
 	}
 	unlock();
 	return held;
@@ -363,13 +392,14 @@ pgmc_registry_expire(int slot)
 }
 
 void
-pgmc_registry_open_failed(int slot, const PgmcFailure *failure)
+pgmc_registry_open_failed(int slot, const PgmcFailure *failure,
+						  uint64 options_hash)
 {
 	Conn	   *conn = &pgmc_reg->conns[slot];
 
 	lock(LW_EXCLUSIVE);
 	pgmc_conn_forget_backend(conn);
-	pgmc_conn_open_failed(conn, failure);
+	pgmc_conn_open_failed(conn, failure, options_hash);
 
 	/* one that has lost its holder meanwhile is passed on by its recovery */
 	unlock();
@@ -473,7 +503,15 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	if (conn->state == PGMC_CONN_RECOVERING && pgmc_conn_expired(conn))
 		pgmc_conn_close_expired(conn);
 	else if (conn->state == PGMC_CONN_RECOVERING)
+	{
+		bool		session_left = !forget_session && conn->last_session == 0;
+
 		pgmc_conn_pass_on(conn);
+
+		/* the session has ended meanwhile; a next holder sees to that itself */
+		if (session_left && conn->state == PGMC_CONN_IDLE)
+			pgmc_conn_set_state(conn, PGMC_CONN_RECOVERING);
+	}
 	unlock();
 	ConditionVariableBroadcast(&pgmc_reg->news);
 }

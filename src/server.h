@@ -47,8 +47,8 @@ extern bool pgmc_server_own_key(const PgmcKey *key);
 
 /*
  * For one who waits for a server that was resolved, which mustn't be resolved
- * again meanwhile: true and its pool_size if that may have changed since *as_of,
- * which is the server's at first.
+ * again meanwhile: its pool_size, as of now; false where it isn't there any more,
+ * or nothing has changed since *as_of, which is the server's at first.
  */
 extern bool pgmc_server_pool_size(const PgmcServer *server, uint64 *as_of,
 								  int *pool_size);

@@ -79,22 +79,32 @@ has_transaction(const PgmcHold *hold)
 		hold->xact == PGMC_XACT_ACTIVE || hold->xact == PGMC_XACT_UNKNOWN;
 }
 
-/*
- * Give the connection back without waiting or failing, and forget the hold.
- * True when there was a transaction to roll back.
- */
-static bool
+/* what is left to do when a hold has ended */
+typedef struct Aftermath
+{
+	NameData	srvname;
+	int			slot;
+	uint64		recovery;		/* the worker's, 0: none */
+	bool		dirty;			/* there was a transaction to roll back */
+} Aftermath;
+
+/* Give the connection back without waiting or failing, and forget the hold. */
+static Aftermath
 give_back(PgmcHold *hold, PgmcRelease clean_way, PgmcRelease dirty_way,
 		  PgmcEnd why)
 {
-	bool		dirty = has_transaction(hold);
 	bool		lost = hold->xact == PGMC_XACT_UNKNOWN;
+	Aftermath	after;
 
-	(void) pgmc_registry_release(hold->slot, hold->epoch,
-								 is_clean(hold) ? clean_way : dirty_way,
-								 why, dirty && !lost);
+	after.srvname = hold->srvname;
+	after.slot = hold->slot;
+	after.dirty = has_transaction(hold);
+	after.recovery =
+		pgmc_registry_release(hold->slot, hold->epoch,
+							  is_clean(hold) ? clean_way : dirty_way,
+							  why, after.dirty && !lost);
 	bury(hold);
-	return dirty;
+	return after;
 }
 
 /* The same after an error, or not: some servers' connections are closed by one. */
@@ -104,8 +114,8 @@ give_back_after(PgmcHold *hold, bool error)
 	PgmcEnd		why = error ? PGMC_END_ABORT : PGMC_END_RELEASE;
 
 	if (error && hold->close_on_error)
-		return give_back(hold, PGMC_RELEASE_CLOSE, PGMC_RELEASE_CLOSE, why);
-	return give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY, why);
+		return give_back(hold, PGMC_RELEASE_CLOSE, PGMC_RELEASE_CLOSE, why).dirty;
+	return give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY, why).dirty;
 }
 
 static void
@@ -180,6 +190,13 @@ pgmc_session_release_all(void)
 	return end_holds(any_hold, InvalidSubTransactionId, false, true);
 }
 
+/* Wait for the end of it, for a moment; false: it takes longer. */
+static bool
+await_rollback(const Aftermath *after)
+{
+	return pgmc_session_await_recovery(after->slot, after->recovery);
+}
+
 /* ---- transactions ---- */
 
 /* A transaction-scoped hold ends here, clean; a dirty one fails the COMMIT. */
@@ -196,18 +213,22 @@ before_commit(void)
 			continue;
 		if (has_transaction(hold))
 		{
-			NameData	srvname = hold->srvname;
 			PgmcChannelState state = pgmc_talk_state(hold);
+			Aftermath	after;
+			bool		ended;
 
 			if (state != PGMC_CHANNEL_OK)
 				pgmc_await_raise(hold, state);
-			(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
-							 PGMC_END_RELEASE);
+			after = give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
+							  PGMC_END_RELEASE);
+			ended = await_rollback(&after);
 			ereport(ERROR,
 					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 					 errmsg("transaction on server \"%s\" was still open at the end of its hold",
-							NameStr(srvname)),
-					 errdetail("It has been rolled back."),
+							NameStr(after.srvname)),
+					 ended ?
+					 errdetail("It has been rolled back.") :
+					 errdetail("It is being rolled back."),
 					 errhint("Call pgmc.commit() or pgmc.rollback() before the transaction ends.")));
 		}
 		(void) give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
@@ -639,61 +660,64 @@ pgmc_session_end_call(PgmcHold *hold, bool failed)
 	(void) give_back_after(hold, failed);
 }
 
-/* Is the hold's connection lost or revoked?  Then there is less to do. */
-static bool
+/* The hold's connection is lost or revoked: there is less to do. */
+static void
 release_broken(PgmcHold *hold)
 {
-	NameData	srvname = hold->srvname;
+	Aftermath	after = give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY,
+								  PGMC_END_RELEASE);
 
-	if (pgmc_talk_state(hold) == PGMC_CHANNEL_OK)
-		return false;
-	if (give_back(hold, PGMC_RELEASE_CLEAN, PGMC_RELEASE_DIRTY, PGMC_END_RELEASE))
-		warn_rolled_back(NameStr(srvname));
-	return true;
+	if (after.dirty)
+		warn_rolled_back(NameStr(after.srvname));
 }
 
 void
 pgmc_session_release(PgmcHold *hold, bool close)
 {
-	NameData	srvname = hold->srvname;
-	PgmcKey		key = hold->key;
-	bool		dirty;
+	Aftermath	after;
+	bool		ended;
 
-	if (release_broken(hold))
+	if (pgmc_talk_state(hold) != PGMC_CHANNEL_OK ||
+		pgmc_await_settled(hold) != PGMC_CHANNEL_OK)
+	{
+		release_broken(hold);
 		return;
-	pgmc_await_settle(hold);
-	dirty = give_back(hold, close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_CLEAN,
+	}
+	after = give_back(hold, close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_CLEAN,
 					  close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_DIRTY,
 					  PGMC_END_RELEASE);
-	if (!dirty && !close)
-		return;
-	pgmc_session_await_recovery(&key);
-	if (dirty)
+	ended = await_rollback(&after);
+	if (after.dirty)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("server \"%s\" was released with a transaction open",
-						NameStr(srvname)),
-				 errdetail("The transaction has been rolled back and the hold has ended."),
+						NameStr(after.srvname)),
+				 ended ?
+				 errdetail("The transaction has been rolled back and the hold has ended.") :
+				 errdetail("The transaction is being rolled back and the hold has ended."),
 				 errhint("Call pgmc.commit() or pgmc.rollback() before pgmc.release().")));
 }
 
-void
-pgmc_session_await_recovery(const PgmcKey *key)
+bool
+pgmc_session_await_recovery(int slot, uint64 recovery)
 {
 	static uint32 event = 0;
 	ConditionVariable *cv = pgmc_registry_news_cv();
 	TimestampTz give_up;
+	bool		ended;
 
-	if (!pgmc_registry_recovering(key))
-		return;
+	if (recovery == 0 || pgmc_registry_recovery(slot) != recovery)
+		return true;
 	if (event == 0)
 		event = pgmc_wait_event_new("PgmcRecovery");
 	give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										  PGMC_RECOVERY_PATIENCE_MS);
 	ConditionVariablePrepareToSleep(cv);
-	while (pgmc_registry_recovering(key) && GetCurrentTimestamp() < give_up)
+	while (!(ended = pgmc_registry_recovery(slot) != recovery) &&
+		   GetCurrentTimestamp() < give_up)
 		ConditionVariableTimedSleep(cv, PGMC_RECOVERY_PATIENCE_MS / 10, event);
 	ConditionVariableCancelSleep();
+	return ended;
 }
 
 PgmcXactStatus
@@ -703,8 +727,34 @@ pgmc_session_status(PgmcHold *hold)
 		return PGMC_XACT_CLOSED;
 	if (hold->in_flight)
 		return PGMC_XACT_ACTIVE;
-	pgmc_await_settle(hold);
+	if (pgmc_await_settled(hold) != PGMC_CHANNEL_OK)
+		return PGMC_XACT_CLOSED;
 	return hold->xact;
+}
+
+/*
+ * Close this one if it is the server's: its state, as far as it matters.  What
+ * is on its way to idle is awaited; what doesn't get there is in use.
+ */
+static PgmcConnState
+close_slot(int slot, Oid serverid)
+{
+	uint64		awaited = 0;
+	uint64		recovery;
+	PgmcConnState state;
+
+	for (;;)
+	{
+		state = pgmc_registry_close_of(slot, MyDatabaseId, serverid, &recovery);
+		if (state != PGMC_CONN_RECOVERING && state != PGMC_CONN_CLOSING)
+			break;
+		if (awaited != 0 || !pgmc_session_await_recovery(slot, recovery))
+			return state == PGMC_CONN_CLOSING ? PGMC_CONN_FREE : PGMC_CONN_HELD;
+		awaited = recovery;
+	}
+	if (state == PGMC_CONN_IDLE)
+		(void) pgmc_session_await_recovery(slot, recovery);
+	return state;
 }
 
 int
@@ -714,21 +764,11 @@ pgmc_session_close_idle(Oid serverid, int *held)
 
 	for (int i = 0; i < pgmc_registry_slots(); i++)
 	{
-		PgmcSlot	slot;
+		PgmcConnState state = close_slot(i, serverid);
 
-		pgmc_registry_slot(i, &slot);
-		if (slot.state == PGMC_CONN_FREE || slot.key.dbid != MyDatabaseId ||
-			slot.key.serverid != serverid)
-			continue;
-		pgmc_session_await_recovery(&slot.key);
-		if (pgmc_registry_close_idle(i, &slot.key, PGMC_CLOSE_ASKED))
-		{
+		if (state == PGMC_CONN_IDLE)
 			closed++;
-			pgmc_session_await_recovery(&slot.key);
-			continue;
-		}
-		pgmc_registry_slot(i, &slot);
-		if (slot.state == PGMC_CONN_HELD && slot.key.serverid == serverid)
+		else if (state == PGMC_CONN_HELD)
 			(*held)++;
 	}
 	return closed;

@@ -139,9 +139,9 @@ extern PgmcXactStatus pgmc_session_status(PgmcHold *hold);
 extern int	pgmc_session_close_idle(Oid serverid, int *held);
 
 /*
- * Wait until no recovery is going on in the slot, or for a second at most:
- * for calls that report a status which is about to change by itself.
+ * Wait until this recovery or closing in the slot has ended, whoever has the
+ * connection then, or for a second at most: false then.  0 is none.
  */
-extern void pgmc_session_await_recovery(const PgmcKey *key);
+extern bool pgmc_session_await_recovery(int slot, uint64 recovery);
 
 #endif							/* PGMC_SESSION_H */

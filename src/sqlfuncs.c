@@ -435,16 +435,14 @@ static PgmcXactStatus
 status_of_key(const PgmcKey *key)
 {
 	PgmcSlot	slot;
-	int			i;
+	int			i = pgmc_registry_find(key, &slot);
 
-	pgmc_session_await_recovery(key);
-	i = pgmc_registry_find(key);
-	if (i < 0)
-		return PGMC_XACT_CLOSED;
-	pgmc_registry_slot(i, &slot);
-	return slot.state != PGMC_CONN_FREE && slot.open &&
-		pgmc_same_key(&slot.key, key) ?
-		slot.xact_status : PGMC_XACT_CLOSED;
+	if (i >= 0 && slot.recovery != 0)
+	{
+		(void) pgmc_session_await_recovery(i, slot.recovery);
+		i = pgmc_registry_find(key, &slot);
+	}
+	return i >= 0 && slot.open ? slot.xact_status : PGMC_XACT_CLOSED;
 }
 
 static PgmcXactStatus

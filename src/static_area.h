@@ -16,7 +16,7 @@
  * change of a struct there, or of the wire format, must increase it.
  */
 #ifndef PGMC_LAYOUT
-#define PGMC_LAYOUT 5
+#define PGMC_LAYOUT 6
 #endif
 
 /* fills a new segment of the registry; may not raise errors */

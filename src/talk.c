@@ -614,6 +614,8 @@ talk(PgmcHold *hold, StringInfo head, const PgmcExecute *exec,
 		if (source != NULL)
 			send_sets(hold, source, command, outcome);
 		hold->committing = committing;
+		if (hold->struck != NULL)
+			ReThrowError(hold->struck);
 		if (hold->in_flight)
 			read_replies(hold, sink, command, false, outcome);
 	}

@@ -84,6 +84,8 @@ typedef struct PgmcFrame
 										 * since */
 #define PGMC_DONE_OWN_COMMIT	0x20	/* a COMMIT of the holder's own has
 										 * taken place */
+#define PGMC_DONE_PASSWORD		0x40	/* of an opening: it used a password */
+#define PGMC_DONE_OWN_CLUSTER	0x80	/* it leads to this very cluster */
 
 /* PgmcOpen: everything a connection needs to be made and kept */
 typedef struct PgmcOpen

@@ -179,7 +179,9 @@ handle_opened(int i)
 		pgmc_log_reopened(&info);
 	slot->lease.idle_since = GetCurrentTimestamp();
 	follow_lease(slot, &info);
-	pgmc_slot_reply_done(slot, 0);
+	pgmc_slot_reply_done(slot,
+						 (opened.used_password ? PGMC_DONE_PASSWORD : 0) |
+						 (opened.same_cluster ? PGMC_DONE_OWN_CLUSTER : 0));
 	pgmc_slot_forget_request(slot);
 }
 
@@ -194,7 +196,7 @@ handle_open_failed(int i)
 			sizeof(failure.message));
 	pgmc_slot_reply_fields(slot, PGMC_REPLY_LOST, failure.sqlstate, failure.message);
 	pgmc_slot_forget_request(slot);
-	pgmc_registry_open_failed(i, &failure);
+	pgmc_registry_open_failed(i, &failure, pgmc_remote_options_hash(slot->remote));
 }
 
 static void
@@ -227,6 +229,7 @@ handle_done(int i)
 		case DUTY_RECOVER:
 			slot->duty = DUTY_RECOVER;
 			pgmc_registry_slot(i, &info);
+			slot->forget = slot->forget || info.last_session == 0;
 			pgmc_remote_recover(slot->remote, slot->forget,
 								pgmc_registry_pid_holds(info.backend_pid));
 			break;
@@ -322,6 +325,17 @@ obey_cancel(int i)
 		pgmc_remote_cancel(slot->remote);
 }
 
+/* A holder who is sending a request, or has sent one, isn't idle. */
+static void
+note_coming(int i)
+{
+	Slot	   *slot = pgmc_slots[i];
+
+	if (slot->lease.idle_since != 0 &&
+		pgmc_channel_stirs(pgmc_registry_channel(i)))
+		slot->lease.idle_since = GetCurrentTimestamp();
+}
+
 /* True when anything could be done. */
 static bool
 serve(int i, bool attention)
@@ -338,6 +352,7 @@ serve(int i, bool attention)
 	slot->cancel_ready = false;
 	if (attention)
 		follow_registry(i);
+	note_coming(i);
 	if (slot->lease.epoch != 0 && lease_over(slot, GetCurrentTimestamp()))
 	{
 		end_lease(i);
