@@ -195,6 +195,63 @@ kill 'CONT', $worker;
 $a->ok('a command that waits for the worker isn\'t idling');
 $a->value('SELECT pgmc.rollback(), pgmc.release()');
 
+# ---- an error in the queue, when the command has gone out meanwhile ----
+
+# A client that stops reading just so that the next message to it blocks: as much as goes into the socket
+# is sent before, in pieces of the server's buffer. Errors look for interrupts when they are sent.
+sub stop_reading
+{
+	my ($session, $pieces, $command) = @_;
+
+	$admin->value('SELECT pg_advisory_lock(9)');
+	$session->send("SELECT pg_advisory_lock_shared(9)\\; SELECT repeat('x', $pieces * 8192)\\; $command");
+	wait_for($admin, "SELECT wait_event = 'advisory' FROM pg_stat_activity WHERE pid = $session->{pid}", 'its lock');
+	kill 'STOP', $session->psql_pid;
+	usleep(100) until slurp_file('/proc/' . $session->psql_pid . '/stat') =~ /^\d+ \(.*\) T/s;
+	$admin->value('SELECT pg_advisory_unlock(9)');
+	return;
+}
+
+sub read_on
+{
+	my ($session) = @_;
+
+	kill 'CONT', $session->psql_pid;
+	$session->result;
+	$session->value('SELECT pg_advisory_unlock_all()');
+	return;
+}
+
+my $waits_for = "SELECT wait_event FROM pg_stat_activity WHERE pid = $b->{pid}";
+my $pieces = 0;
+my $blocked = 0;
+$admin->value('SELECT pg_advisory_lock(10)');
+until ($blocked)
+{
+	stop_reading($b, ++$pieces, 'SELECT pg_advisory_lock(10)');
+	wait_for($admin, "SELECT ($waits_for) IN ('advisory', 'ClientWrite') AND NOT EXISTS
+		(SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 9 AND NOT granted)", 'the end of its writing');
+	$blocked = $admin->value($waits_for) eq 'ClientWrite';
+	$b->signal('CONT') if $blocked;
+	wait_for($admin, "SELECT ($waits_for) = 'advisory'", 'the second lock') if $blocked;
+	$admin->value('SELECT pg_advisory_unlock(10)');
+	read_on($b);
+	$admin->value('SELECT pg_advisory_lock(10)');
+}
+$admin->value('SELECT pg_advisory_unlock_all(); CREATE TABLE sent (a int)');
+$a->value('SELECT pgmc.acquire()');
+$b->value("SET pgmc.log_waits = '50 ms'");
+stop_reading($b, $pieces - 1, "SELECT pgmc.autonomous('INSERT INTO sent VALUES (1)')");
+is_waiting($admin, 1);
+wait_for($admin, "SELECT ($waits_for) = 'ClientWrite'", 'the NOTICE that it still waits');
+$a->value('SELECT pgmc.release()');
+wait_for($admin, 'SELECT count(*) = 1 FROM sent', 'its command, which goes out when its turn has come');
+$admin->value("SELECT pg_cancel_backend($b->{pid})");
+kill 'CONT', $b->psql_pid;
+is_state($b, undef, '57014', 'cancelled while it tells that it waits');
+like($b->{err}, qr/DETAIL:  The command on the managed connection was committed/, 'and what became of its command');
+$b->value('RESET pgmc.log_waits; SELECT pg_advisory_unlock_all()');
+
 # ---- an opening that fails, and those who would open with other options ----
 
 my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') || die $!;
