@@ -200,10 +200,10 @@ SELECT pgmc.set_autocommit(false);
 
 -- ---- a cancelled one ----
 
-SET statement_timeout = '100ms';
-SELECT pgmc.execute_many('SELECT pg_sleep($1)', ARRAY[0.001, 20, 0.001]);
-SELECT pgmc.transaction_status();
+SET statement_timeout = '1s';
+SELECT pgmc.execute_many('SELECT pg_sleep($1)', ARRAY[0.001, 600, 0.001]);
 RESET statement_timeout;
+SELECT pgmc.transaction_status();
 SELECT pgmc.rollback();
 SELECT pgmc.execute_many('INSERT INTO many_s.t VALUES ($1)', ARRAY[40]);
 SELECT pgmc.rollback();

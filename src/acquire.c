@@ -307,6 +307,8 @@ ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
 {
 	static uint32 event = 0;
 	ConditionVariable *cv = pgmc_registry_news_cv();
+	int			patience = request->mode == PGMC_ACQUIRE_TRY ?
+	PGMC_TRY_PATIENCE_MS : PGMC_RECOVERY_PATIENCE_MS;
 	TimestampTz until = 0;
 	PgmcAcquireResult result;
 
@@ -326,8 +328,7 @@ ask_registry(const PgmcAcquire *request, TimestampTz deadline, PgmcGrant *grant)
 			event = pgmc_wait_event_new("PgmcRecovery");
 		now = GetCurrentTimestamp();
 		if (until == 0)
-			until = pgmc_sooner(deadline, TimestampTzPlusMilliseconds(now,
-																	  PGMC_RECOVERY_PATIENCE_MS));
+			until = pgmc_sooner(deadline, TimestampTzPlusMilliseconds(now, patience));
 		if (now >= until)
 			break;
 		(void) ConditionVariableTimedSleep(cv,
@@ -358,7 +359,7 @@ get_slot(const PgmcServer *server, PgmcHold *hold, bool try,
 	/* nobody's, but still being cleaned up: that is not somebody else's */
 	if (result == PGMC_QUEUED && try)
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-											   PGMC_RECOVERY_PATIENCE_MS);
+											   PGMC_TRY_PATIENCE_MS);
 	if (result == PGMC_QUEUED)
 		return queue_up(server, hold, try, deadline, grant);
 	if (result == PGMC_NO_ROOM_YET && !try && deadline != 0 &&

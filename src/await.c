@@ -248,14 +248,15 @@ time_left(TimestampTz a, TimestampTz b)
 
 /*
  * Wait until something may have changed.  An opening has no backend yet that
- * could be part of a deadlock, but the time limits of its own.
+ * could be part of a deadlock, but the time limits of its own.  A command that
+ * is being cancelled, because of a deadlock or another error, isn't in one: that
+ * would be found again and again until the worker has done so.
  */
 void
 pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
 {
 	static PgmcSpinGain gain;
 	long		timeout;
-	long		check;
 
 	check_deadline(hold);
 	heed_interrupts(hold);
@@ -266,8 +267,13 @@ pgmc_await_worker(PgmcHold *hold, PgmcWait *wait)
 			return;
 	}
 	timeout = time_left(hold->deadline, hold->patience);
-	check = pgmc_deadlock_check(wait);
-	wait_latch(timeout < 0 ? check : Min(timeout, check));
+	if (!hold->doomed)
+	{
+		long		check = pgmc_deadlock_check(wait);
+
+		timeout = timeout < 0 ? check : Min(timeout, check);
+	}
+	wait_latch(timeout);
 }
 
 PgmcChannelState

@@ -15,8 +15,12 @@
 #include "registry.h"
 #include "session.h"
 
-/* how long a call waits for a recovery that it didn't ask for */
-#define PGMC_RECOVERY_PATIENCE_MS	1000
+/*
+ * How long a call waits for a recovery, that it may tell the truth; and one that
+ * is not to wait.
+ */
+#define PGMC_RECOVERY_PATIENCE_MS	5000
+#define PGMC_TRY_PATIENCE_MS		1000
 
 /* what is known of a commit when an error must tell */
 typedef enum PgmcFate
@@ -62,6 +66,8 @@ struct PgmcHold
 	bool		committing;		/* what is in flight may commit */
 	bool		commits_within; /* and may have done so when it fails */
 	bool		interrupted;	/* a cancel waits for the outcome of that */
+	bool		doomed;			/* so does an error, which is no deadlock any
+								 * more */
 	ErrorData  *struck;			/* so does this error, of the acquire that it
 								 * went out with */
 	PgmcFate	fate;			/* of that, where no reply can tell any more */

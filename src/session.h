@@ -140,7 +140,7 @@ extern int	pgmc_session_close_idle(Oid serverid, int *held);
 
 /*
  * Wait until this recovery or closing in the slot has ended, whoever has the
- * connection then, or for a second at most: false then.  0 is none.
+ * connection then, or for five seconds at most: false then.  0 is none.
  */
 extern bool pgmc_session_await_recovery(int slot, uint64 recovery);
 

@@ -354,6 +354,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 	edata = CopyErrorData();
 	FlushErrorState();
 
+	hold->doomed = true;
 	(void) pgmc_channel_ask_cancel(pgmc_hold_channel(hold), hold->epoch,
 								   hold->seq);
 	pgmc_registry_wake_worker();
@@ -371,7 +372,7 @@ rethrow_with_fate(PgmcHold *hold, MemoryContext context)
 		fate = hold->fate;
 	}
 	PG_END_TRY();
-	hold->committing = false;
+	hold->committing = hold->doomed = false;
 
 	pgmc_fate_add(edata, fate);
 	ReThrowError(edata);

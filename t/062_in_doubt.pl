@@ -183,6 +183,7 @@ for my $how (sort keys %together)
 $admin->value("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 $admin->value('SELECT pg_reload_conf()');
 wait_for($admin, "SELECT setting = 'nobody' FROM pg_settings WHERE name = 'synchronous_standby_names'");
+await_standby($node, $admin);
 
 my %after = (
 	commit => [ '', "SELECT pgmc.acquire(), pgmc.execute('INSERT INTO t VALUES (''%s'')'), pgmc.commit(), 'went on'" ],

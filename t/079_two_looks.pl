@@ -252,6 +252,22 @@ is_state($b, undef, '57014', 'cancelled while it tells that it waits');
 like($b->{err}, qr/DETAIL:  The command on the managed connection was committed/, 'and what became of its command');
 $b->value('RESET pgmc.log_waits; SELECT pg_advisory_unlock_all()');
 
+# ---- a deadlock, and what its command has come to ----
+
+$admin->value("SELECT pgmc.stat_reset()");
+$a->value("SET deadlock_timeout = '100 ms'; BEGIN; LOCK TABLE held");
+$a->send("SELECT pgmc.autonomous('SELECT FROM held')");
+$worker = worker_pid($admin);
+wait_for($admin, "SELECT count(*) = 1 FROM pg_locks WHERE relation = 'held'::regclass AND NOT granted", 'the deadlock');
+stand_still($worker);
+wait_for($admin, "SELECT sum(deadlocks) = 1 FROM pgmc.stat_connections", 'its discovery');
+usleep(500_000);
+kill 'CONT', $worker;
+is_state($a, undef, '40P01', 'the outcome is awaited, however long the worker takes to cancel it');
+like($a->{err}, qr/DETAIL:.*The command on the managed connection was not committed/s, 'and told');
+is($admin->value("SELECT sum(deadlocks) FROM pgmc.stat_connections"), '1', 'and that is one deadlock');
+$a->value('ROLLBACK; RESET deadlock_timeout');
+
 # ---- an opening that fails, and those who would open with other options ----
 
 my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') || die $!;

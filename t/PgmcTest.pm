@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
-  start_server attempt await_up session wait_for set_and_reload is_waiting holds_up sqlstate is_state is_clean is_free
+  start_server attempt await_up await_standby session wait_for set_and_reload is_waiting holds_up sqlstate is_state is_clean is_free
   worker_pid loopback_pid stand_still cpu_seconds proc_kb is_less_kb build_library replace_library);
 
 my $patience = $PostgreSQL::Test::Utils::timeout_default;
@@ -70,6 +70,31 @@ sub await_up
 		usleep(10_000);
 	}
 	die 'the server did not come up';
+}
+
+# With synchronous_standby_names just set: wait until commits wait for one (the checkpointer says when).
+sub await_standby
+{
+	my ($node, $admin) = @_;
+	my $probe = session($node);
+	my $tries = $patience * 100;
+
+	while ($tries-- > 0)
+	{
+		$probe->send("COMMENT ON DATABASE postgres IS 'waits for a standby'");
+		until ($probe->done)
+		{
+			usleep(2_000);
+			next if $admin->value("SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $probe->{pid}") ne 't';
+			$admin->value("SELECT pg_cancel_backend($probe->{pid})");
+			$probe->result;
+			$probe->quit;
+			return;
+		}
+		$probe->result;
+		usleep(10_000);
+	}
+	die 'commits do not wait for a standby';
 }
 
 # A psql session; see PgmcTest::Session below. Options: db, user, options (of the server).
