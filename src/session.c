@@ -27,6 +27,9 @@
 #include "taken.h"
 #include "talk.h"
 
+/* how often to look for the end of a recovery, where the news of it got lost */
+#define RECOVERY_LOOK_MS	100
+
 static dlist_head holds = DLIST_STATIC_INIT(holds);
 
 /* ended while calls on the stack were using them; freed with the transaction */
@@ -713,9 +716,13 @@ pgmc_session_await_recovery(int slot, uint64 recovery)
 	give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										  PGMC_RECOVERY_PATIENCE_MS);
 	ConditionVariablePrepareToSleep(cv);
-	while (!(ended = pgmc_registry_recovery(slot) != recovery) &&
-		   GetCurrentTimestamp() < give_up)
-		ConditionVariableTimedSleep(cv, PGMC_RECOVERY_PATIENCE_MS / 10, event);
+	for (;;)
+	{
+		ended = pgmc_registry_recovery(slot) != recovery;
+		if (ended || GetCurrentTimestamp() >= give_up)
+			break;
+		ConditionVariableTimedSleep(cv, RECOVERY_LOOK_MS, event);
+	}
 	ConditionVariableCancelSleep();
 	return ended;
 }
