@@ -57,10 +57,8 @@ SELECT pgmc.rollback();
 SELECT sum(n) FROM pgmc.query('SELECT 1 / (50000 - n) FROM generate_series(1, 200000) AS n') AS r(n int);
 SELECT pgmc.transaction_status();
 SELECT pgmc.rollback();
-SET LOCAL statement_timeout = '50ms';
-SELECT count(*) FROM pgmc.query('SELECT generate_series(1, 1000000000)') AS r(n int);
+SET LOCAL statement_timeout = '50ms'\; SELECT count(*) FROM pgmc.query('SELECT generate_series(1, 1000000000)') AS r(n int);
 \echo :SQLSTATE
-SET LOCAL statement_timeout = 0;
 SELECT pgmc.rollback();
 SELECT * FROM pgmc.query('SELECT 1') AS r(n int);
 SELECT pgmc.rollback();

@@ -120,6 +120,7 @@ $holder->value('SELECT pgmc.acquire()');
 $holder->send("SELECT pgmc.execute('SELECT pg_sleep(600)')");
 holds_up($admin);
 my @pids = (worker_pid($admin), loopback_pid($admin), $holder->{pid});
+my @others = split /\n/, $admin->value('SELECT pid FROM pg_stat_activity');
 $node->kill9;
 my $alive = @pids;
 for (1 .. 1000)
@@ -129,6 +130,13 @@ for (1 .. 1000)
 	usleep(20_000);
 }
 is($alive, 0, 'worker, loopback backend and holder follow the postmaster');
+
+# (nor is the server's memory free before all the others have gone)
+for (1 .. 50 * $PostgreSQL::Test::Utils::timeout_default)
+{
+	last if !grep { kill 0, $_ } @others;
+	usleep(20_000);
+}
 $node->start;
 connect_all();
 is_free($admin, 'after the death of the postmaster');

@@ -98,6 +98,7 @@ $ending->quit;
 wait_for($admin, 'SELECT pg_try_advisory_lock(43)', 'the early reset');
 ok(1, 'it is reset ahead of time once its session has ended, without anybody who acquires');
 $admin->value('SELECT pg_advisory_unlock(43)');
+wait_for($admin, "SELECT state = 'idle' FROM pgmc.connections WHERE srvname = 's'", 'its end');
 is($admin->value("SELECT count(*) FROM pg_class WHERE relname = 'tt'"), '0', '... so are its temporary tables');
 
 # ---- what it costs ----
@@ -174,7 +175,7 @@ for my $n (4 .. 15)
 	is_waiting($admin, $n - 3);
 }
 my $backends = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgmc loopback'";
-is($admin->value($backends), '4', 'sixteen sessions have four backends');
+ok(wait_for($admin, "SELECT ($backends) = 4", 'four'), 'sixteen sessions have four backends');
 is($admin->value("SELECT count(DISTINCT holder_pid) FROM pgmc.connections WHERE srvname = 's' AND state = 'held'"), '4', 'of different holders');
 is_state($admin, "SELECT pgmc.acquire('s', '10 ms')", '55P03', 'one more times out');
 like($admin->{err}, qr/this session is number 13 in the queue/, '... and is told its place');

@@ -53,6 +53,45 @@ sub is_revoked
 		"$server is revoked");
 }
 
+# The holder takes a connection and does this, before time is up: once more where the machine was too slow for that
+sub takes
+{
+	my (@sql) = @_;
+
+	for (1 .. 100)
+	{
+		my $err = '';
+
+		for my $sql (@sql)
+		{
+			$holder->run($sql);
+			last if $err = $holder->{err};
+		}
+		return if $err eq '';
+		die $err if sqlstate($err) ne '25P03';
+		$holder->run('ROLLBACK; SELECT pgmc.release_all()');
+	}
+	die 'no hold is long enough';
+}
+
+# The same with one command that goes on: until this is to be seen, or it ends before that and is repeated
+sub begins
+{
+	my ($sql, $seen) = @_;
+
+	for (1 .. 100)
+	{
+		$holder->send($sql);
+		until ($holder->done)
+		{
+			return if $admin->value($seen) eq 't';
+			usleep(5_000);
+		}
+		$holder->run('ROLLBACK; SELECT pgmc.release_all()');
+	}
+	die "gave up waiting for: $seen";
+}
+
 # The next one is given the connection, idle, and works in a transaction that lasts while the old
 # holder does what it can; then that is there, and nothing else.
 sub next_is_safe
@@ -96,8 +135,7 @@ for my $server ('lease', 'idle')
 	{
 		my $name = "$server" . ($in_transaction ? ' in a transaction' : '');
 
-		$holder->value("SELECT pgmc.acquire('$server')");
-		$holder->value("SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')") if $in_transaction;
+		takes("SELECT pgmc.acquire('$server')", $in_transaction ? "SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')" : ());
 		is_revoked($holder, $server);
 		next_is_safe($server, $name, sub {
 			for my $call (@calls)
@@ -141,7 +179,7 @@ for my $call (@calls)
 {
 	my $sql = sprintf($call, 'lease');
 
-	$holder->value("SELECT pgmc.acquire('lease'), pgmc.execute('INSERT INTO t VALUES (''lost'')')");
+	takes("SELECT pgmc.acquire('lease'), pgmc.execute('INSERT INTO t VALUES (''lost'')')");
 	is_revoked($holder, 'lease');
 	next_is_safe('lease', "first $sql", sub {
 		is_state($holder, $sql, '25P03', "first call: $sql");
@@ -167,8 +205,7 @@ for my $in_transaction (0, 1)
 {
 	my $name = 'revoked' . ($in_transaction ? ' in a transaction' : '');
 
-	$holder->value("SELECT pgmc.acquire('lease')");
-	$holder->value("SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')") if $in_transaction;
+	takes("SELECT pgmc.acquire('lease')", $in_transaction ? "SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')" : ());
 	is_revoked($holder, 'lease');
 	next_is_safe('lease', $name, sub {
 		is($holder->value("SELECT try(\$c\$$_\$c\$)"), '55006', "$name, not told yet: $_") for @acquires;
@@ -191,7 +228,7 @@ for my $told (0, 1)
 {
 	my $name = 'autonomous' . ($told ? ', told' : '');
 
-	$holder->value("SELECT pgmc.acquire('lease'), pgmc.execute('INSERT INTO t VALUES (''lost'')')");
+	takes("SELECT pgmc.acquire('lease'), pgmc.execute('INSERT INTO t VALUES (''lost'')')");
 	is_revoked($holder, 'lease');
 	$holder->value("SELECT try(\$c\$SELECT pgmc.execute('SELECT 1')\$c\$)") if $told;
 	limit('lease', '1h');
@@ -225,9 +262,8 @@ for my $server ('lease', 'idle')
 		# (with time enough to come there)
 		limit($server, '1s');
 		$third->value("SELECT pgmc.acquire('other')");
-		$holder->send("SELECT pgmc.acquire('$server'), pgmc.execute('INSERT INTO t VALUES (''lost'')'),
-			try(\$c\$SELECT pgmc.acquire('other', '$timeout')\$c\$)");
-		is_waiting($admin, 1);
+		begins("SELECT pgmc.acquire('$server'), pgmc.execute('INSERT INTO t VALUES (''lost'')'),
+			try(\$c\$SELECT pgmc.acquire('other', '$timeout')\$c\$)", "SELECT sum(waiters) = 1 FROM pgmc.connections");
 		is_revoked($holder, $server);
 		limit($server, '150ms');
 		next_is_safe($server, $name, sub {
@@ -253,8 +289,8 @@ $third->quit;
 
 for my $dirty (0, 1)
 {
-	$holder->value("BEGIN; INSERT INTO t VALUES ('own'); SELECT pgmc.acquire_xact('lease')");
-	$holder->value("SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')") if $dirty;
+	takes("BEGIN; INSERT INTO t VALUES ('own'); SELECT pgmc.acquire_xact('lease')",
+		$dirty ? "SELECT pgmc.execute('INSERT INTO t VALUES (''lost'')')" : ());
 	is_revoked($holder, 'lease');
 	is_state($holder, 'COMMIT', $dirty ? '25P03' : '',
 		'COMMIT with a revoked hold' . ($dirty ? ' whose transaction was open' : ''));
@@ -269,15 +305,14 @@ for my $dirty (0, 1)
 # (with limits that a busy machine doesn't reach by itself)
 $admin->value("ALTER SERVER idle OPTIONS (SET idle_hold_timeout '1s')");
 $admin->value("ALTER SERVER lease OPTIONS (SET hold_timeout '1s')");
-$holder->value("SELECT pgmc.acquire('idle')");
-is($holder->value("SELECT * FROM pgmc.query('SELECT 1 FROM pg_sleep(1.5)') AS q(i int)"),
-	'1', 'a command that is running is not idle');
-$holder->value("SELECT pgmc.execute('SELECT pg_sleep(0.1)'), pg_sleep(0.2)") for 1 .. 5;
-$holder->value("SELECT pgmc.commit(), pgmc.release()");
+takes("SELECT pgmc.acquire('idle')", "SELECT * FROM pgmc.query('SELECT 1 FROM pg_sleep(1.5)') AS q(i int)",
+	'SELECT pgmc.rollback(), pgmc.release()');
+ok(1, 'a command that is running is not idle');
+takes("SELECT pgmc.acquire('idle')", ("SELECT pgmc.execute('SELECT pg_sleep(0.1)'), pg_sleep(0.2)") x 5,
+	'SELECT pgmc.commit(), pgmc.release()');
 ok(1, 'and each command is a new beginning');
 
-$holder->value("SELECT pgmc.acquire('lease'), pgmc.execute('SELECT 1'), pg_sleep(0.3), pgmc.commit(), pgmc.release()")
-  for 1 .. 5;
+takes(("SELECT pgmc.acquire('lease'), pgmc.execute('SELECT 1'), pg_sleep(0.3), pgmc.commit(), pgmc.release()") x 5);
 ok(1, 'each hold has its own time');
 $admin->value("ALTER SERVER idle OPTIONS (SET idle_hold_timeout '150ms')");
 $admin->value("ALTER SERVER lease OPTIONS (SET hold_timeout '150ms')");
@@ -298,8 +333,12 @@ for my $what (sort keys %doing)
 	my $name = "revoked while $what";
 
 	$holder->value('SELECT 1');
-	$holder->send("SELECT pgmc.acquire('lease'); $doing{$what}");
-	is_state($holder, undef, '25P03', "$name: the holder is told");
+	for (1 .. 100)
+	{
+		$holder->run("SELECT pgmc.acquire('lease'); $doing{$what}");
+		last if $what !~ /commit/ || $holder->{err} =~ /not known whether/ || sqlstate($holder->{err}) ne '25P03';
+	}
+	is(sqlstate($holder->{err}), '25P03', "$name: the holder is told");
 	like($holder->{err}, qr/not known whether/, "$name: with its fate") if $what =~ /commit/;
 	next_is_safe('lease', $name, sub { $holder->run('SELECT pgmc.release_all()') });
 	is_clean($admin, $name);
@@ -316,8 +355,7 @@ for my $how (sort keys %lost)
 {
 	my $name = "a connection that is lost, and $how";
 
-	$holder->send($lost{$how});
-	holds_up($admin);
+	begins($lost{$how}, "SELECT count(*) > 0 FROM pg_stat_activity, pgmc.connections WHERE backend_pid = pid AND holder_pid = $holder->{pid} AND wait_event = 'PgSleep'");
 	$admin->value("SELECT pg_terminate_backend(backend_pid) FROM pgmc.connections WHERE srvname = 'idle'");
 	$holder->result;
 	like("$holder->{out} $holder->{err}", qr/\b08006\b/, "$name: the holder is told");
@@ -374,8 +412,7 @@ $next->value("SET statement_timeout = '20s'");
 for my $round (1 .. $rounds)
 {
 	# after it has begun, some milliseconds more each time
-	$holder->send('SELECT busy()');
-	wait_for($admin, "SELECT count(*) = 1 FROM pgmc.connections WHERE holder_pid = $holder->{pid}");
+	begins('SELECT busy()', "SELECT count(*) = 1 FROM pgmc.connections WHERE holder_pid = $holder->{pid}");
 	usleep($round * 1_700);
 	stand_still($holder->{pid});
 	is_revoked($holder, 'lease');
@@ -394,7 +431,7 @@ SELECT pgmc.commit();
 SELECT pgmc.release();
 END
 	next if $got eq "\nidle\n1" && $rest eq "next $round" && $next->{err} eq '';
-	next if "$first_err$next->{err}" =~ /25P03/ && $rest eq '';    # it was too long itself
+	next if "$first_err$next->{err}" =~ /25P03/ && $rest =~ /^\s*$/;    # it was too long itself
 	$bad++;
 	diag("round $round: $got / $rest / $next->{err} / $holder->{err}");
 }

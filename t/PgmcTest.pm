@@ -153,7 +153,8 @@ sub holds_up
 	return wait_for($admin,
 		"SELECT count(*) > 0 FROM pg_stat_activity
 			WHERE application_name LIKE 'pgmc%' AND state = 'active'
-			AND wait_event IN ('PgSleep', 'advisory', 'transactionid', 'relation')",
+			AND wait_event IN ('PgSleep', 'advisory', 'transactionid', 'relation')
+			AND pid IN (SELECT backend_pid FROM pgmc.connections)",
 		"a loopback statement that waits");
 }
 
@@ -190,6 +191,13 @@ sub is_clean
 	wait_for($admin,
 		"SELECT count(*) = 0 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE backend_type = 'pgmc worker'",
 		"$name: the worker has no lock");
+
+	# (the backend of a connection that was closed may take its time to end)
+	wait_for($admin,
+		"SELECT count(*) = 0 FROM pg_stat_activity AS a WHERE application_name LIKE 'pgmc%'
+			AND (state <> 'idle' OR xact_start IS NOT NULL OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid))
+			AND NOT EXISTS (SELECT FROM pgmc.connections WHERE backend_pid = a.pid)",
+		"$name: the backends of closed connections end");
 	return is(
 		$admin->value(
 			"SELECT coalesce(string_agg(x, ', '), '') FROM (
@@ -228,9 +236,9 @@ sub loopback_pid
 {
 	my ($session) = @_;
 
+	# (in pg_stat_activity there may be some whose connection was closed)
 	return $session->value(
-		"SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgmc%'
-			AND backend_type = 'client backend' ORDER BY backend_start LIMIT 1");
+		"SELECT backend_pid FROM pgmc.connections WHERE backend_pid IS NOT NULL ORDER BY backend_start LIMIT 1");
 }
 
 # ---- other libraries ----
