@@ -88,7 +88,7 @@ ok(1, 'nothing is left of sessions that end right after an error');
 
 # ---- a hold that is revoked while what was dropped in it is being ended ----
 
-$admin->value("CREATE SERVER lease FOREIGN DATA WRAPPER pgmc OPTIONS (hold_timeout '500 ms')");
+$admin->value("CREATE SERVER lease FOREIGN DATA WRAPPER pgmc OPTIONS (hold_timeout '2 s')");
 $admin->value(<<END);
 CREATE FUNCTION stubborn() RETURNS void LANGUAGE plpgsql AS \$\$
 BEGIN
@@ -109,7 +109,7 @@ for my $call (sort keys %says)
 {
 	$admin->value('SELECT pg_advisory_lock(7)');
 	$a->value("SELECT pgmc.acquire('lease')");
-	$a->value("SET statement_timeout = '100 ms'");
+	$a->value("SET statement_timeout = '500 ms'");
 	$a->value("DO \$\$ BEGIN PERFORM pgmc.execute('SELECT stubborn()'); EXCEPTION WHEN query_canceled THEN NULL; END \$\$");
 	$a->value('SET statement_timeout = 0');
 	is($a->value("SELECT coalesce(($call)::text, 'closed')"), $says{$call}, "$call on a hold that is revoked meanwhile");
