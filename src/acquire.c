@@ -165,6 +165,23 @@ look_around(const PgmcServer *server, TimestampTz *notice_at, uint64 *as_of)
 	return true;
 }
 
+/* Keep the error that has struck; without memory for that, the connection goes back. */
+static void
+keep_error(PgmcHold *hold, const PgmcGrant *grant)
+{
+	PG_TRY();
+	{
+		hold->struck = CopyErrorData();
+	}
+	PG_CATCH();
+	{
+		(void) pgmc_registry_release(grant->slot, grant->epoch,
+									 PGMC_RELEASE_DIRTY, PGMC_END_ABORT, false);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 /*
  * Wait for the turn that the registry has queued us for.  On every way out of
  * here we are out of the queue, and a connection that was handed over just
@@ -218,8 +235,8 @@ wait_in_queue(const PgmcServer *server, PgmcHold *hold, TimestampTz deadline,
 			timeout = until == 0 ? -1 :
 				TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 			timeout = timeout < 0 ? check : Min(timeout, check);
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-							 (timeout > 0 ? WL_TIMEOUT : 0), timeout, event);
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 timeout, event);
 			ResetLatch(MyLatch);
 		}
 	}
@@ -238,7 +255,7 @@ wait_in_queue(const PgmcServer *server, PgmcHold *hold, TimestampTz deadline,
 		/* the command has gone out; then it is no deadlock any more */
 		MemoryContextSwitchTo(caller);
 		if (geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
-			hold->struck = CopyErrorData();
+			keep_error(hold, grant);
 		FlushErrorState();
 	}
 	PG_END_TRY();

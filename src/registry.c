@@ -15,6 +15,7 @@
 
 #include "miscadmin.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "registry_int.h"
 #include "static_area.h"
@@ -28,7 +29,7 @@ registry_size(void)
 }
 
 static void
-init_registry(void *segment, Size size, int tranche)
+init_registry(void *segment, Size size, int tranche, int old_worker)
 {
 	Registry   *r = segment;
 
@@ -39,6 +40,8 @@ init_registry(void *segment, Size size, int tranche)
 	pg_atomic_init_u32(&r->attention, 0);
 	r->worker_state = PGMC_WORKER_NONE;
 	r->worker_procno = NOBODY;
+	r->gone_pid = old_worker;
+	r->gone_since = GetCurrentTimestamp();
 	ConditionVariableInit(&r->news);
 	pgmc_counters_init(&r->counters);
 	for (int i = 0; i < PGMC_MAX_CONNECTIONS; i++)

@@ -505,12 +505,19 @@ pgmc_registry_recovered(int slot, bool forget_session)
 	else if (conn->state == PGMC_CONN_RECOVERING)
 	{
 		bool		session_left = !forget_session && conn->last_session == 0;
+		uint64		recovery = conn->recovery;
 
 		pgmc_conn_pass_on(conn);
 
-		/* the session has ended meanwhile; a next holder sees to that itself */
+		/*
+		 * The session has ended meanwhile; a next holder sees to that itself.
+		 * For whoever waits this is one recovery.
+		 */
 		if (session_left && conn->state == PGMC_CONN_IDLE)
+		{
 			pgmc_conn_set_state(conn, PGMC_CONN_RECOVERING);
+			conn->recovery = recovery;
+		}
 	}
 	unlock();
 	ConditionVariableBroadcast(&pgmc_reg->news);

@@ -689,6 +689,8 @@ pgmc_session_release(PgmcHold *hold, bool close)
 	after = give_back(hold, close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_CLEAN,
 					  close ? PGMC_RELEASE_CLOSE : PGMC_RELEASE_DIRTY,
 					  PGMC_END_RELEASE);
+	if (!after.dirty && !close)
+		return;
 	ended = await_rollback(&after);
 	if (after.dirty)
 		ereport(ERROR,

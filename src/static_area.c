@@ -96,7 +96,7 @@ create_segment(Size size, PgmcSegmentInit init)
 
 	dsm_pin_mapping(seg);
 	dsm_pin_segment(seg);
-	init(dsm_segment_address(seg), size, area->tranche);
+	init(dsm_segment_address(seg), size, area->tranche, area->worker_pid);
 
 	segment = seg;
 	segment_handle = dsm_segment_handle(seg);

@@ -19,8 +19,12 @@
 #define PGMC_LAYOUT 6
 #endif
 
-/* fills a new segment of the registry; may not raise errors */
-typedef void (*PgmcSegmentInit) (void *segment, Size size, int tranche);
+/*
+ * Fills a new segment of the registry; may not raise errors.  old_worker: the
+ * pid of the worker of an older layout, which is about to end; 0: there is none.
+ */
+typedef void (*PgmcSegmentInit) (void *segment, Size size, int tranche,
+								 int old_worker);
 
 /*
  * Attach the registry's segment of this library's layout for the life of this

@@ -252,6 +252,26 @@ is_state($b, undef, '57014', 'cancelled while it tells that it waits');
 like($b->{err}, qr/DETAIL:  The command on the managed connection was committed/, 'and what became of its command');
 $b->value('RESET pgmc.log_waits; SELECT pg_advisory_unlock_all()');
 
+# ---- a time limit that is reached in the look for a deadlock before the sleep ----
+
+$a->value('SELECT pgmc.acquire()');
+$b->send(<<END);
+SET deadlock_timeout = '1 ms';
+SET statement_timeout = '20 s';
+DO \$\$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		BEGIN
+			PERFORM pgmc.acquire(timeout => '8 ms');
+		EXCEPTION WHEN lock_not_available THEN NULL;
+		END;
+	END LOOP;
+END \$\$;
+RESET ALL;
+END
+$b->ok('each of a thousand waits ends by its time limit');
+$a->value('SELECT pgmc.release()');
+
 # ---- a deadlock, and what its command has come to ----
 
 $admin->value("SELECT pgmc.stat_reset()");
