@@ -52,13 +52,23 @@ sub execute
 	return "SELECT pgmc.execute_on('$server', \$c\$$command\$c\$)";
 }
 
+# Who runs something sleeps, and so has told since when: a wait has an age from its first sleep on
+sub all_sleep
+{
+	my $pids = join ',', map { $_->{pid} } @s;
+
+	return wait_for($admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid IN ($pids)
+		AND state = 'active' AND coalesce(wait_event_type, 'LWLock') = 'LWLock'", 'all sleep');
+}
+
 # Waits that the server knows of, a loopback's for instance
 sub lock_waits
 {
 	my ($n) = @_;
 
-	return wait_for($admin, "SELECT count(*) = $n FROM pg_locks WHERE NOT granted",
+	wait_for($admin, "SELECT count(*) = $n FROM pg_locks WHERE NOT granted",
 		"$n waits for locks");
+	return all_sleep();
 }
 
 # So many wait in the queue of this server
@@ -66,9 +76,10 @@ sub queued
 {
 	my ($server, $n) = @_;
 
-	return wait_for($admin,
+	wait_for($admin,
 		"SELECT coalesce(max(waiters), 0) = $n FROM pgmc.connections WHERE srvname = '$server'",
 		"$n queued for $server");
+	return all_sleep();
 }
 
 # How often somebody has found a deadlock of this kind (others may be told of it, by their loopback)
